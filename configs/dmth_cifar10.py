@@ -1,0 +1,100 @@
+"""DMTH on CIFAR-10: four frozen CIFAR ResNets, fused by attention, teach a ResNet-8 to write 64-bit codes.
+
+    python -m kdhash.main --config configs/dmth_cifar10.py --workdir runs/dmth \
+        --config.data_dir=data --config.weights_dir=weights
+
+Needs data_dir/cifar10 (python -m kdhash prepare cifar10) and in weights_dir the four .th files of
+github.com/akamaster/pytorch_resnet_cifar10. Time and result: see the README's table.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.method = "dmth"
+    config.seed = 0
+    config.bits = 64  # a multiple of 8
+
+    # Places. They may change between starts of the same workdir.
+    config.data_dir = "data"
+    config.weights_dir = "weights"
+    config.cache_dir = ""  # of teacher features; empty: workdir/features
+
+    # Data and protocol (cifar10-1, cifar10-2, holdout; see the README).
+    config.dataset = "cifar10"
+    config.image_size = 32
+    config.protocol = "cifar10-2"
+    config.protocol_seed = 0
+    config.validation_per_class = 500  # held out of training, to choose by
+
+    # Devices: 'jit' divides a global batch over all of them, 'pmap' maps shares of it.
+    config.mapping = "jit"
+    config.host_devices = 8  # where there is only a CPU: train faster than one on two cores
+
+    # Frozen teachers.
+    config.teachers = ConfigDict()
+    for depth, digest in ((20, "12fca82f"), (32, "d509ac18"), (44, "014dd654"), (56, "4bfd9763")):
+        config.teachers[f"resnet{depth}"] = ConfigDict(
+            {
+                "arch": "resnet_cifar",
+                "sizes": {"depth": depth},
+                "weights": f"resnet{depth}-{digest}.th",
+                "mean": (0.485, 0.456, 0.406),
+                "std": (0.229, 0.224, 0.225),
+            }
+        )
+    config.features = ConfigDict({"views": ("original", "flip", "augment1"), "batch_size": 1000})
+
+    # Hash heads on cached features: every teacher alone, and every form of fusion.
+    config.teacher = ConfigDict(
+        {
+            "rows": ("single", "mean", "concat", "attention"),
+            "width": 128,
+            "views": ("original", "flip", "augment1"),
+            "validation_view": "augment1",
+            "quantization": 0.1,
+            "balance": 0.1,
+            "attention": {"heads": 4, "temperature": 1.0, "teacher_dropout": 0.3},
+            "schedule": {
+                "epochs": 12.0,
+                "batch_size": 256,
+                "optimizer": "adamw",
+                "learning_rate": 1e-3,
+                "weight_decay": 1e-4,
+                "warmup_epochs": 0.5,
+                "clip_norm": 0.0,
+                "checkpoint_every_epochs": 4.0,
+                "log_every": 100,
+                "keep": "best",
+            },
+        }
+    )
+
+    # The student, from scratch: without transfer, taught by the best single teacher, taught by the fused one.
+    config.student = ConfigDict(
+        {
+            "rows": ("plain", "best_single", "fused"),
+            "teacher": "attention",  # the form of fusion that teaches
+            "arch": "resnet_cifar",
+            "sizes": {"depth": 8},  # or 20
+            "mean": (0.485, 0.456, 0.406),
+            "std": (0.229, 0.224, 0.225),
+            "augment": {"pad": 4, "flip": True, "cutout": 0},
+            "weights": {"quantization": 0.1, "balance": 0.1, "code": 1.0, "relation": 1.0, "feature": 0.0},
+            "schedule": {
+                "epochs": 12.0,
+                "batch_size": 128,
+                "optimizer": "sgd",
+                "learning_rate": 0.1,
+                "weight_decay": 5e-4,
+                "warmup_epochs": 0.5,
+                "clip_norm": 5.0,
+                "checkpoint_every_epochs": 1.0,
+                "log_every": 50,
+                "keep": "best",
+            },
+        }
+    )
+    config.evaluate = ConfigDict({"ks": (0, 1000, 100)})  # mAP@k and friends; 0 means the whole database
+    return config

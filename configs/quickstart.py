@@ -1,0 +1,108 @@
+"""The whole river in a minute or two, offline: scikit-learn's handwritten digits, three small teachers trained on the spot.
+
+    bash launch/quickstart.sh
+
+The same stages as configs/dmth_cifar10.py, after a `pretrain` stage that makes the teachers. For your own pictures:
+prepare a folder (python -m kdhash prepare folder DIR --name mine), copy this file, and set dataset, data_dir and image_size.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.method = "dmth"
+    config.seed = 0
+    config.bits = 32  # a multiple of 8
+
+    config.data_dir = "data"
+    config.weights_dir = "weights"
+    config.cache_dir = ""
+
+    config.dataset = "digits"
+    config.image_size = 8
+    config.protocol = "holdout"
+    config.protocol_seed = 0
+    config.validation_per_class = 20
+
+    config.mapping = "jit"
+    config.host_devices = 1  # too little work to share
+
+    # Three different small teachers, trained by the pretrain stage.
+    normal = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    config.teachers = ConfigDict(
+        {
+            "mlp": {"arch": "mlp", "sizes": {"widths": (256, 64)}, **normal},
+            "convnet": {"arch": "convnet", "sizes": {"widths": (32, 32, 64, 64)}, **normal},
+            "resnet8": {"arch": "resnet_cifar", "sizes": {"depth": 8, "width": 16}, **normal},
+        }
+    )
+    config.pretrain = ConfigDict(
+        {
+            "augment": {"pad": 1, "flip": False},
+            "schedule": {
+                "epochs": 15.0,
+                "batch_size": 64,
+                "optimizer": "adamw",
+                "learning_rate": 2e-3,
+                "weight_decay": 1e-3,
+                "warmup_epochs": 1.0,
+                "clip_norm": 1.0,
+                "checkpoint_every_epochs": 5.0,
+                "log_every": 50,
+                "keep": "best",
+            },
+        }
+    )
+    config.features = ConfigDict({"views": ("original", "flip", "augment1"), "batch_size": 256})
+
+    config.teacher = ConfigDict(
+        {
+            "rows": ("single", "mean", "concat", "attention"),
+            "width": 64,
+            "views": ("original", "augment1"),
+            "validation_view": "augment1",
+            "quantization": 0.1,
+            "balance": 0.1,
+            "attention": {"heads": 4, "temperature": 1.0, "teacher_dropout": 0.3},
+            "schedule": {
+                "epochs": 20.0,
+                "batch_size": 64,
+                "optimizer": "adamw",
+                "learning_rate": 2e-3,
+                "weight_decay": 1e-4,
+                "warmup_epochs": 1.0,
+                "clip_norm": 0.0,
+                "checkpoint_every_epochs": 10.0,
+                "log_every": 50,
+                "keep": "best",
+            },
+        }
+    )
+
+    # The student is small on purpose: a few thousand parameters.
+    config.student = ConfigDict(
+        {
+            "rows": ("plain", "best_single", "fused"),
+            "teacher": "attention",
+            "arch": "convnet",
+            "sizes": {"widths": (8, 8, 16, 16)},
+            **normal,
+            "augment": {"pad": 1, "flip": False},
+            "weights": {"quantization": 0.1, "balance": 0.1, "code": 1.0, "relation": 1.0, "feature": 0.0},
+            "schedule": {
+                "epochs": 15.0,
+                "batch_size": 64,
+                "optimizer": "adamw",
+                "learning_rate": 3e-3,
+                "weight_decay": 1e-4,
+                "warmup_epochs": 1.0,
+                "clip_norm": 1.0,
+                "checkpoint_every_epochs": 5.0,
+                "log_every": 20,
+                "keep": "best",
+            },
+        }
+    )
+    config.evaluate = ConfigDict({"ks": (0, 1000, 100)})
+    return config

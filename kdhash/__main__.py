@@ -1,0 +1,22 @@
+"""The tools: python -m kdhash COMMAND. Training runs are `python -m kdhash.main`."""
+
+import argparse
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    from kdhash.data import cli as data_cli  # each room brings its own commands
+
+    parser = argparse.ArgumentParser(
+        prog="kdhash",
+        description="Small binary codes that search like big models. To train: python -m kdhash.main --help",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    data_cli.add_parser(commands)
+    args = parser.parse_args(argv)
+    return data_cli.run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

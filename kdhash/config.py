@@ -1,0 +1,111 @@
+"""Checks a config before any work starts. Every message names the field and says what to do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kdhash.models.backbones import BACKBONES
+
+PROTOCOLS = ("cifar10-1", "cifar10-2", "holdout")
+TEACHER_ROWS = ("single", "mean", "concat", "attention")
+STUDENT_ROWS = ("plain", "best_single", "fused")
+# Where things lie, not what is computed: a workdir may be continued with other values of these.
+LOCATIONS = ("data_dir", "weights_dir", "cache_dir")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message has one line a problem."""
+
+
+def check_config(config: ConfigDict, *, devices: int) -> None:
+    """Raises ConfigError listing every problem of `config` that can be known before work: one line each.
+
+    `devices` is the number of devices that batches are divided over.
+    """
+    problems = list(_problems(config, devices))
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
+    if config.method != "dmth":
+        yield f"config.method is {config.method!r}; the only method of this version is 'dmth'"
+    if config.bits <= 0 or config.bits % 8:
+        yield f"config.bits is {config.bits}; codes are packed 8 bits a byte, so use a multiple of 8 such as 16, 32 or 64"
+    if config.mapping not in ("jit", "pmap"):
+        yield f"config.mapping is {config.mapping!r}; choose 'jit' or 'pmap'"
+    if config.protocol not in PROTOCOLS:
+        yield f"config.protocol is {config.protocol!r}; choose one of {', '.join(PROTOCOLS)}"
+    if config.validation_per_class < 1:
+        yield f"config.validation_per_class is {config.validation_per_class}; forms and epochs are chosen on held-out images, so hold out at least 1 a class"
+    if config.dataset != "digits" and not (Path(config.data_dir) / config.dataset).is_dir():
+        yield (
+            f"config.data_dir: no data set {Path(config.data_dir) / config.dataset}; prepare it with "
+            f"'python -m kdhash prepare', or set --config.data_dir to the folder that holds {config.dataset}/"
+        )
+    yield from _teacher_problems(config)
+    yield from _row_problems("teacher", config.teacher.rows, TEACHER_ROWS)
+    yield from _row_problems("student", config.student.rows, STUDENT_ROWS)
+    if config.student.arch not in BACKBONES:
+        yield f"config.student.arch is {config.student.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"
+    sizes = {
+        "features.batch_size": config.features.batch_size,
+        "teacher.schedule.batch_size": config.teacher.schedule.batch_size,
+        "student.schedule.batch_size": config.student.schedule.batch_size,
+    }
+    if "pretrain" in config:
+        sizes["pretrain.schedule.batch_size"] = config.pretrain.schedule.batch_size
+    for field, size in sizes.items():
+        if size <= 0 or size % devices:
+            yield f"config.{field} is {size}, which {devices} devices do not divide; use a multiple of {devices}"
+    for part in ("pretrain", "teacher", "student"):
+        if part in config:
+            yield from _schedule_problems(part, config[part].schedule)
+    if "original" not in config.features.views:
+        yield "config.features.views must name 'original': queries and database are encoded from it"
+
+
+def _teacher_problems(config: ConfigDict) -> Iterator[str]:
+    if not config.teachers:
+        yield "config.teachers is empty; name at least one teacher"
+    for name, spec in config.teachers.items():
+        if spec.arch not in BACKBONES:
+            yield f"config.teachers.{name}.arch is {spec.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"
+        if "pretrain" in config:
+            continue
+        path = Path(config.weights_dir) / spec.weights
+        if not path.is_file():
+            yield (
+                f"config.teachers.{name}.weights: no file {path}; put {spec.weights} there, or set "
+                "--config.weights_dir to the folder that holds it"
+            )
+
+
+def _row_problems(part: str, rows: tuple[str, ...], known: tuple[str, ...]) -> Iterator[str]:
+    for row in rows:
+        if row not in known:
+            yield f"config.{part}.rows names {row!r}; choose from {', '.join(known)}"
+
+
+def _schedule_problems(part: str, schedule: ConfigDict) -> Iterator[str]:
+    for field in ("epochs", "learning_rate", "log_every", "checkpoint_every_epochs"):
+        if schedule[field] <= 0:
+            yield f"config.{part}.schedule.{field} is {schedule[field]}; it must be positive"
+    if schedule.optimizer not in ("sgd", "adamw"):
+        yield f"config.{part}.schedule.optimizer is {schedule.optimizer!r}; choose 'sgd' or 'adamw'"
+    if schedule.keep not in ("best", "last"):
+        yield f"config.{part}.schedule.keep is {schedule.keep!r}; choose 'best' or 'last'"
+    if not 0 <= schedule.warmup_epochs < schedule.epochs:
+        yield f"config.{part}.schedule.warmup_epochs is {schedule.warmup_epochs}; it must lie in [0, epochs)"
+
+
+def flat(config: ConfigDict | dict, prefix: str = "") -> dict[str, object]:
+    """{'student.schedule.epochs': 10, ...}: every leaf by its dotted name, tuples as lists (as JSON keeps them)."""
+    leaves: dict[str, object] = {}
+    for name, value in config.items():
+        if isinstance(value, (ConfigDict, dict)):
+            leaves |= flat(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return leaves

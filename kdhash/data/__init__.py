@@ -1,0 +1,40 @@
+"""What comes in: named data sets, protocols, batches, augmentation. `kdhash.data.cli` prepares data sets."""
+
+from kdhash.data.augment import (
+    add_noise,
+    augment_images,
+    color_jitter,
+    cutout,
+    example_keys,
+    normalize,
+    random_crop,
+    random_flip,
+    resized_crop,
+)
+from kdhash.data.pipeline import batches, device_prefetch
+from kdhash.data.protocols import Protocol, check_overlap, load_protocol, make_protocol, save_protocol
+from kdhash.data.sources import ArrayImages, ImageDataset, ImageSource, TfdsImages, load_dataset
+
+__all__ = [
+    "ArrayImages",
+    "ImageDataset",
+    "ImageSource",
+    "Protocol",
+    "TfdsImages",
+    "add_noise",
+    "augment_images",
+    "batches",
+    "check_overlap",
+    "color_jitter",
+    "cutout",
+    "device_prefetch",
+    "example_keys",
+    "load_dataset",
+    "load_protocol",
+    "make_protocol",
+    "normalize",
+    "random_crop",
+    "random_flip",
+    "resized_crop",
+    "save_protocol",
+]

@@ -1,0 +1,84 @@
+"""Writing labelled pictures as a TFDS ArrayRecord folder, without TensorFlow, and all or nothing."""
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+Example = tuple[int | str, dict[str, Any]]  # key (decides the stored order), features
+
+
+def write_dataset(
+    data_dir: str | Path,
+    name: str,
+    version: str,
+    *,
+    image_shape: tuple[int, int, int],
+    label_names: Mapping[str, Sequence[str]],
+    splits: Mapping[str, Callable[[], Iterable[Example]]],
+    about: Mapping[str, str],
+) -> Path:
+    """Writes `data_dir`/`name`/`version` with the features id, image and those of `label_names`; returns the folder.
+
+    `splits` yield (key, {'id': str, 'image': encoded bytes, label: int or class name, ...}); TFDS stores examples in the
+    order of a hash of their keys. `about` may hold description, homepage and citation. Everything is written to a
+    temporary folder in `data_dir`, which is renamed at the end, or removed where anything fails.
+    Raises FileExistsError where the folder is already there.
+    """
+    import tensorflow_datasets as tfds
+
+    root = Path(data_dir)
+    target = root / name / version
+    if target.exists():
+        raise FileExistsError(f"{target} already exists; remove it first, or choose another name or data_dir")
+
+    def info(self: Any) -> Any:
+        features = {"id": tfds.features.Text(), "image": tfds.features.Image(shape=image_shape)}
+        for label, names in label_names.items():
+            features[label] = tfds.features.ClassLabel(names=list(names))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+            **about,
+        )
+
+    def split_generators(self: Any, dl_manager: Any) -> dict[str, Iterable[Example]]:
+        return {split: examples() for split, examples in splits.items()}
+
+    members = {
+        "VERSION": tfds.core.Version(version),
+        "name": name,
+        "_info": info,
+        "_split_generators": split_generators,
+        "_generate_examples": None,
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=f".preparing-{name}-", dir=root))
+    try:
+        # the registered sets have the same names, and this class is of no use to anybody else
+        with tfds.core.registered.skip_registration():
+            builder_class = type(name, (tfds.core.GeneratorBasedBuilder,), members)
+        builder = builder_class(data_dir=workshop, file_format="array_record")
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False, compute_stats="skip")
+        )
+        target.parent.mkdir(exist_ok=True)
+        os.rename(workshop / name / version, target)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    return target
+
+
+def encode_png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Lossless PNG bytes of an RGB picture."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()

@@ -1,0 +1,75 @@
+"""What every stage of one run needs to know."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kdhash.data import ImageDataset, Protocol
+from kdhash.training.loop import Schedule
+
+
+@dataclasses.dataclass
+class Run:
+    """A run in progress: its config and places, its data, and the seconds each stage has taken (on the day it ran)."""
+
+    config: ConfigDict
+    workdir: Path
+    mesh: Mesh
+    dataset: ImageDataset
+    protocol: Protocol
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        return len(self.dataset.class_names)
+
+    def identity(self) -> dict[str, Any]:
+        """What every trained thing depends on."""
+        return {
+            "dataset": self.dataset.fingerprint,
+            "protocol": self.protocol.checksum,
+            "seed": self.config.seed,
+            "mapping": self.config.mapping,
+            "devices": self.mesh.devices.size,
+            "device_kind": self.mesh.devices.flat[0].device_kind,
+        }
+
+    def say(self, text: str) -> None:
+        if jax.process_index() == 0:
+            print(text, flush=True)
+
+
+def schedule_of(config: ConfigDict, rows: int) -> Schedule:
+    """A schedule in epochs (config.*.schedule) as a schedule in steps, for `rows` training pictures."""
+    per_epoch = max(1, rows // config.batch_size)
+    return Schedule(
+        steps=max(1, round(config.epochs * per_epoch)),
+        batch_size=config.batch_size,
+        optimizer=config.optimizer,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=round(config.warmup_epochs * per_epoch),
+        clip_norm=config.clip_norm,
+        checkpoint_every=max(1, round(config.checkpoint_every_epochs * per_epoch)),
+        log_every=config.log_every,
+        keep=config.keep,
+    )
+
+
+def sizes_of(config: ConfigDict) -> dict[str, Any]:
+    """A config's network sizes as keyword arguments (lists become tuples, as Flax modules need)."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+
+
+def chunked(function: Callable[[np.ndarray], Any], rows: np.ndarray, size: int) -> Any:
+    """function(rows) in chunks of at most `size`, the resulting trees of arrays concatenated on the host."""
+    parts = [
+        jax.tree.map(np.asarray, function(rows[start : start + size])) for start in range(0, len(rows), size)
+    ]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

@@ -1,0 +1,252 @@
+"""Stage `evaluate`: every row's codes of query and database, their scores, and what an image costs."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdhash.experiment.context import Run
+from kdhash.experiment.student import Student, run_pictures
+from kdhash.experiment.teacher import Head, best_single, head_outputs
+from kdhash.experiment.workdir import begin, fingerprint, finish, finished
+from kdhash.methods.fitted import fit_itq, fit_lsh
+from kdhash.retrieval import evaluate, float_map, pack_codes, search
+from kdhash.teachers.extract import Features
+from kdhash.teachers.registry import Teacher
+from kdhash.training.mapping import make_encode, put_batch, replicate
+
+GRID_QUERIES, GRID_RESULTS = 8, 10
+
+
+class Scores(NamedTuple):
+    """What the evaluate stage hands to the report."""
+
+    rows: list[dict[str, Any]]
+    arrays: dict[str, Any]
+
+
+def evaluate_rows(
+    run: Run,
+    teachers: dict[str, Teacher],
+    features: dict[str, Features],
+    heads: dict[str, Head],
+    students: dict[str, Student],
+) -> Scores:
+    """Scores of all rows: single teachers, fusions, students, float features, ITQ and LSH."""
+    depends = [head.inputs for head in heads.values()] + [
+        (student.name, student.validation, student.seconds) for student in students.values()
+    ]
+    inputs = fingerprint(run.identity(), run.config.evaluate, depends)
+    folder = run.workdir / "evaluate"
+    notes = finished(folder, inputs)
+    if notes is None:
+        begin(folder, inputs)
+        start = time.perf_counter()
+        scores = _evaluate(run, teachers, features, heads, students)
+        _save(folder, scores)
+        notes = finish(folder, inputs, {"seconds": time.perf_counter() - start})
+    run.seconds["evaluate"] = notes["seconds"]
+    return _load(folder)
+
+
+def _evaluate(run, teachers, features, heads, students) -> Scores:
+    everything = np.arange(len(run.dataset))
+    rows: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {"radius_curves": {}, "precision_at": {}, "retrieval_grid": []}
+    network_ms = {name: _encode_ms(run, teacher) for name, teacher in teachers.items()}
+
+    def add(group: str, name: str, codes: np.ndarray, **facts: Any) -> np.ndarray:
+        packed = pack_codes(codes)
+        metrics = _code_metrics(run, packed)
+        for curve in ("precision_macro", "recall_macro"):
+            arrays["radius_curves"].setdefault(name, {})[curve.split("_")[0]] = metrics.pop(f"curve_{curve}")
+        arrays["precision_at"]["k"] = metrics.pop("curve_k")
+        arrays["precision_at"][name] = metrics.pop("curve_precision_at_k")
+        scalars = {key: value for key, value in metrics.items() if isinstance(value, float)}
+        rows.append({"group": group, "name": name, "metrics": scalars, **facts})
+        run.say(f"evaluate {name}: mAP@all {scalars['map@all']:.4f}")
+        return packed
+
+    fused_outputs = {}
+    for label, head in heads.items():
+        outputs = head_outputs(run, head, features, "original", everything)
+        single = len(head.members) == 1
+        add(
+            "teacher" if single else "fusion",
+            label,
+            outputs["codes"],
+            note=f"hash head on {label}" if single else f"{label} of {len(head.members)} teachers",
+            encode_ms=sum(network_ms[name] for name in head.members),
+            parameters=sum(teachers[name].parameters for name in head.members) + _count(head.variables),
+            seconds=head.seconds,
+            accuracy=_accuracy(run, outputs["logits"]),
+        )
+        if not single:
+            fused_outputs[label] = outputs
+    grids = {}
+    for name, student in students.items():
+        encode = make_encode(student.method, run.mesh, run.config.features.batch_size)
+        codes = encode(student.variables, run_pictures(run), everything)
+        taught = f"taught by {student.teacher.name}" if student.teacher else "no transfer"
+        label = f"student, {taught}"
+        grids[label] = add(
+            "student",
+            label,
+            codes,
+            note=f"{run.config.student.arch} {_sizes(run)}",
+            encode_ms=_student_ms(run, student),
+            parameters=_count(student.variables),
+            seconds=student.seconds,
+            accuracy=None,
+        )
+    for label, packed in grids.items():
+        arrays["retrieval_grid"].append(_grid(run, label, packed))
+    _feature_rows(run, features, heads, fused_outputs, network_ms, rows, add)
+    fused = fused_outputs.get(run.config.student.teacher)
+    if fused is not None:
+        arrays["attention"] = _attention_by_class(run, heads[run.config.student.teacher], fused["attention"])
+    return Scores(rows, arrays)
+
+
+def _feature_rows(run, features, heads, fused_outputs, network_ms, rows, add) -> None:
+    """Exact cosine search on floats (the upper line), and ITQ and LSH on the same features (the lower lines)."""
+    teachers = list(features)
+    raw = np.concatenate([_unit(features[name]["original"]["features"]) for name in teachers], axis=1)
+    sets = {"all teachers' features": (raw, sum(network_ms.values()))}
+    if heads:
+        best = best_single(heads)
+        sets[f"{best.name} features"] = (features[best.name]["original"]["features"], network_ms[best.name])
+    for label, outputs in fused_outputs.items():
+        if label == run.config.student.teacher:
+            sets[f"{label} fused features"] = (outputs["fused"], sum(network_ms.values()))
+    query, database, train = run.protocol.query, run.protocol.database, run.protocol.train
+    labels = run.dataset.labels
+    for name, (values, ms) in sets.items():
+        start = time.perf_counter()
+        scores = float_map(values[query], values[database], labels[query], labels[database], tuple(run.config.evaluate.ks))
+        facts = {"encode_ms": ms, "parameters": None, "accuracy": None}
+        rows.append(
+            {"group": "float", "name": f"cosine, {name}", "metrics": scores, "seconds": None,
+             "note": f"{values.shape[1]} floats an image, searched exactly", **facts}
+        )
+        run.say(f"evaluate cosine, {name}: mAP@all {scores['map@all']:.4f} ({time.perf_counter() - start:.0f} s)")
+        fits: dict[str, Callable] = {"LSH": fit_lsh}
+        if values.shape[1] >= run.config.bits:
+            fits["ITQ"] = fit_itq
+        for kind, fit in fits.items():
+            start = time.perf_counter()
+            hasher = fit(values[train], run.config.bits, seed=run.config.seed)
+            seconds = time.perf_counter() - start
+            add("fitted", f"{kind}, {name}", hasher.encode(values), note="no labels", seconds=seconds, **facts)
+
+
+def _code_metrics(run: Run, packed: np.ndarray) -> dict[str, Any]:
+    query, database, labels = run.protocol.query, run.protocol.database, run.dataset.labels
+    return evaluate(
+        packed[query], packed[database], labels[query], labels[database], ks=tuple(run.config.evaluate.ks)
+    )
+
+
+def _accuracy(run: Run, logits: np.ndarray) -> float:
+    query = run.protocol.query
+    return float(np.mean(logits[query].argmax(axis=1) == run.dataset.labels[query]))
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-8)
+
+
+def _sizes(run: Run) -> str:
+    return " ".join(f"{name} {value}" for name, value in run.config.student.sizes.items())
+
+
+def _count(variables: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+def _encode_ms(run: Run, teacher: Teacher) -> float:
+    return _time_ms(run, jax.jit(teacher.apply), teacher.variables)
+
+
+def _student_ms(run: Run, student: Student) -> float:
+    return _time_ms(run, jax.jit(student.method.encode), student.variables)
+
+
+def _time_ms(run: Run, apply: Callable, variables: Any) -> float:
+    """Milliseconds an image, pictures in host memory to outputs on the device; the median of five full batches."""
+    size = run.config.features.batch_size
+    pictures = run_pictures(run)(np.arange(size) % len(run.dataset))
+    variables = replicate(variables, run.mesh)
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        jax.block_until_ready(apply(variables, put_batch(pictures, run.mesh)))
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]) / size * 1000)
+
+
+def _attention_by_class(run: Run, head: Head, attention: np.ndarray) -> dict[str, Any]:
+    """The mean weight of each teacher over the query pictures of each class."""
+    query = run.protocol.query
+    labels = run.dataset.labels[query]
+    weights = [attention[query][labels == label].mean(axis=0) for label in range(run.classes)]
+    return {"teachers": list(head.members), "classes": list(run.dataset.class_names), "weights": np.stack(weights)}
+
+
+def _grid(run: Run, name: str, packed: np.ndarray) -> dict[str, Any]:
+    """One query of each of the first classes (drawn by the seed, not picked), with its nearest codes."""
+    query, database, labels = run.protocol.query, run.protocol.database, run.dataset.labels
+    order = np.random.default_rng(run.config.seed).permutation(query)
+    _, first = np.unique(labels[order], return_index=True)
+    chosen = order[first[:GRID_QUERIES]]
+    distances, places = search(packed[chosen], packed[database], GRID_RESULTS)
+    found = database[places]
+    images = run.dataset.images
+    return {
+        "row": name,
+        "queries": images[chosen],
+        "query_labels": labels[chosen],
+        "results": images[found.ravel()].reshape(*found.shape, *images.image_shape),
+        "result_labels": labels[found],
+        "distances": np.asarray(distances),
+    }
+
+
+def _save(folder: Path, scores: Scores) -> None:
+    """Arrays in one .npz under numbered keys, their places in scores.json."""
+    leaves: list[np.ndarray] = []
+
+    def shelve(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            leaves.append(value)
+            return {"array": len(leaves) - 1}
+        if isinstance(value, dict):
+            return {"dict": {key: shelve(item) for key, item in value.items()}}
+        if isinstance(value, list):
+            return {"list": [shelve(item) for item in value]}
+        return {"value": value}
+
+    tree = shelve({"rows": scores.rows, "arrays": scores.arrays})
+    np.savez(folder / "arrays.tmp.npz", *leaves)  # type: ignore[arg-type]
+    os.replace(folder / "arrays.tmp.npz", folder / "arrays.npz")
+    (folder / "scores.tmp").write_text(json.dumps(tree))
+    os.replace(folder / "scores.tmp", folder / "scores.json")
+
+
+def _load(folder: Path) -> Scores:
+    def fetch(node: dict[str, Any], arrays) -> Any:
+        if "array" in node:
+            return arrays[f"arr_{node['array']}"]
+        if "dict" in node:
+            return {key: fetch(item, arrays) for key, item in node["dict"].items()}
+        if "list" in node:
+            return [fetch(item, arrays) for item in node["list"]]
+        return node["value"]
+
+    with np.load(folder / "arrays.npz") as arrays:
+        return Scores(**fetch(json.loads((folder / "scores.json").read_text()), arrays))

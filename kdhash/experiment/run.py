@@ -1,0 +1,132 @@
+"""One run, from a config to a report: the only place that knows the order of the stages."""
+
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from kdhash.config import check_config
+from kdhash.data import load_dataset, make_protocol, save_protocol
+from kdhash.experiment.context import Run
+from kdhash.experiment.evaluate import Scores, evaluate_rows
+from kdhash.experiment.pretrain import pretrain_teachers
+from kdhash.experiment.student import Student, train_students
+from kdhash.experiment.teacher import Head, best_single, cache_features, load_teachers, train_heads
+from kdhash.experiment.workdir import claim
+from kdhash.report import table_text, write_report
+from kdhash.training.mapping import data_mesh
+from kdhash.training.metric_log import read_metrics
+
+
+def run(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Path:
+    """Runs the stages that are not finished yet and returns the path of the report.
+
+    Raises ConfigError before any work for a config that cannot be run, or a workdir of another config.
+    """
+    mesh = data_mesh()
+    check_config(config, devices=mesh.devices.size)
+    workdir = claim(workdir, config)
+    start = time.perf_counter()
+    dataset = load_dataset(config.dataset, config.data_dir, image_size=config.image_size)
+    protocol = make_protocol(
+        config.protocol, dataset, seed=config.protocol_seed, validation_per_class=config.validation_per_class
+    )
+    save_protocol(protocol, workdir / "protocol")
+    this = Run(config, workdir, mesh, dataset, protocol)
+    this.seconds["data"] = time.perf_counter() - start
+    if "pretrain" in config:
+        pretrain_teachers(this)
+    teachers = load_teachers(this)
+    features = cache_features(this, teachers)
+    heads = train_heads(this, teachers, features)
+    students = train_students(this, heads, features)
+    scores = evaluate_rows(this, teachers, features, heads, students)
+    results = _results(this, scores, heads, command)
+    path = write_report(results, scores.arrays | {"training": _curves(this, students)}, workdir / "report")
+    this.say(table_text(results))
+    this.say(f"report: {path}")
+    return path
+
+
+def _results(this: Run, scores: Scores, heads: dict[str, Head], command: str) -> dict[str, Any]:
+    config, protocol = this.config, this.protocol
+    device = this.mesh.devices.flat[0]
+    return {
+        "title": f"DMTH on {config.dataset}, {config.bits} bits",
+        "method": config.method,
+        "dataset": config.dataset,
+        "protocol": {
+            "name": protocol.name,
+            "seed": protocol.seed,
+            "checksum": protocol.checksum,
+            **{part: len(getattr(protocol, part)) for part in ("query", "database", "train", "validation")},
+        },
+        "bits": config.bits,
+        "seed": config.seed,
+        "command": command,
+        "machine": {
+            "platform": platform.platform(),
+            "device": device.device_kind,
+            "device_count": int(this.mesh.devices.size),
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+        },
+        "seconds": this.seconds,
+        "class_names": list(this.dataset.class_names),
+        "rows": scores.rows,
+        "claims": _claims(this, scores.rows, heads),
+    }
+
+
+def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> list[dict[str, Any]]:
+    """The paper's three claims, as this run measured them (mAP@all on the protocol's queries)."""
+    score = {row["name"]: row["metrics"]["map@all"] for row in rows}
+    cost = {row["name"]: row["encode_ms"] for row in rows}
+    taught_by = this.config.student.teacher
+    claims = []
+    if taught_by in score and any(len(head.members) == 1 for head in heads.values()):
+        single = best_single(heads).name
+        gain = score[taught_by] - score[single]
+        claims.append(
+            {
+                "claim": "The fused teacher is at least 2 points above the best single teacher",
+                "measured": f"{taught_by} {score[taught_by]:.4f}, {single} {score[single]:.4f}: {gain * 100:+.2f} points",
+                "holds": bool(gain >= 0.02),
+            }
+        )
+    plain, taught = "student, no transfer", f"student, taught by {taught_by}"
+    if plain in score and taught in score:
+        gain = score[taught] - score[plain]
+        claims.append(
+            {
+                "claim": "Transfer improves the student by more than 4 points",
+                "measured": f"{score[plain]:.4f} without, {score[taught]:.4f} with: {gain * 100:+.2f} points",
+                "holds": bool(gain > 0.04),
+            }
+        )
+        claims.append(
+            {
+                "claim": "Transfer costs nothing when encoding",
+                "measured": f"{cost[plain]:.3f} ms an image without, {cost[taught]:.3f} ms with",
+                "holds": bool(cost[taught] <= 1.15 * cost[plain]),
+            }
+        )
+    return claims
+
+
+def _curves(this: Run, students: dict[str, Student]) -> dict[str, dict[str, list[float]]]:
+    curves = {}
+    for name in students:
+        lines = read_metrics(this.workdir / "student" / name)
+        losses = [line for line in lines if "loss" in line]
+        scored = [line for line in lines if "validation" in line]
+        curves[name] = {
+            "step": [line["step"] for line in losses],
+            "loss": [line["loss"] for line in losses],
+            "validation_step": [line["step"] for line in scored],
+            "validation_map": [line["validation"] for line in scored],
+        }
+    return curves

@@ -1,0 +1,151 @@
+"""Stage `student`: a small network from scratch, alone and with a teacher's codes."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdhash.data import ImageDataset, augment_images, batches, device_prefetch
+from kdhash.experiment.context import Run, schedule_of, sizes_of
+from kdhash.experiment.teacher import Head, best_single, head_outputs, validation_map
+from kdhash.experiment.workdir import begin, fingerprint, finish, finished
+from kdhash.methods.dmth import LossWeights, hash_student
+from kdhash.methods.interface import Method
+from kdhash.teachers.extract import Features
+from kdhash.teachers.registry import load_variables, save_variables
+from kdhash.training.loop import train
+from kdhash.training.mapping import AXIS, make_encode
+
+
+class Student(NamedTuple):
+    """A trained student and the head that taught it, if any."""
+
+    name: str
+    teacher: Head | None
+    method: Method
+    variables: Any
+    validation: float
+    seconds: float
+
+
+def train_students(run: Run, heads: dict[str, Head], features: dict[str, Features]) -> dict[str, Student]:
+    """The rows of config.student.rows: 'plain' (no transfer), 'best_single' and 'fused' (config.student.teacher)."""
+    students = {}
+    for row in run.config.student.rows:
+        teacher = {
+            "plain": lambda: None,
+            "best_single": lambda: best_single(heads),
+            "fused": lambda: heads[run.config.student.teacher],
+        }[row]()
+        students[row] = _train_student(run, row, teacher, features)
+        run.say(f"student {row}: validation mAP@all {students[row].validation:.4f}")
+    run.seconds["student"] = sum(student.seconds for student in students.values())
+    return students
+
+
+def picture_batches(dataset: ImageDataset, targets: dict[str, np.ndarray] | None = None) -> Callable[[np.ndarray], dict]:
+    """fetch(rows) -> {'image' uint8, 'label', and the rows of each target}."""
+
+    def fetch(rows: np.ndarray) -> dict[str, Any]:
+        extra = {name: values[rows] for name, values in (targets or {}).items()}
+        return {"image": dataset.images[rows], "label": dataset.labels[rows], **extra}
+
+    return fetch
+
+
+def picture_preparation(augment: ConfigDict) -> Callable[[jax.Array, dict[str, Any]], dict[str, Any]]:
+    """What happens to a batch inside the jitted step: augmentation, and the teacher's answer to the view that came out.
+
+    Targets come as [batch, 2, ...], of the original and of the mirrored picture; a mirrored picture gets the second.
+    """
+    options = augment.to_dict()
+
+    def prepare(keys: jax.Array, batch: dict[str, Any]) -> dict[str, Any]:
+        pictures, flipped = augment_images(keys, batch["image"], **options)
+        index = flipped.astype(jnp.int32)[:, None, None]
+        targets = {
+            name: jnp.take_along_axis(value, index, axis=1)[:, 0]
+            for name, value in batch.items()
+            if name.startswith("teacher_")
+        }
+        return batch | {"image": pictures} | targets
+
+    return prepare
+
+
+def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str, Features]) -> Student:
+    config = run.config.student
+    weights = LossWeights(**config.weights.to_dict())
+    if teacher is None:
+        weights = weights._replace(code=0.0, relation=0.0, feature=0.0)
+    method = hash_student(
+        arch=config.arch,
+        sizes=sizes_of(config.sizes),
+        bits=run.config.bits,
+        classes=run.classes,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        weights=weights,
+        teacher_width=run.config.teacher.width if teacher else 0,
+        axis_name=AXIS if run.config.mapping == "pmap" else None,
+    )
+    settings = {key: value for key, value in config.items() if key not in ("rows", "teacher", "weights")}
+    settings = {key: value.to_dict() if isinstance(value, ConfigDict) else value for key, value in settings.items()}
+    inputs = fingerprint(
+        run.identity(), settings, weights._asdict(), run.config.bits, teacher.inputs if teacher else None
+    )
+    folder = run.workdir / "student" / row
+    encode = make_encode(method, run.mesh, run.config.features.batch_size)
+
+    def validate(variables) -> float:
+        return validation_map(lambda rows: encode(variables, run_pictures(run), rows), run)
+
+    notes = finished(folder, inputs)
+    if notes is None:
+        begin(folder, inputs)
+        start = time.perf_counter()
+        targets = _targets(run, teacher, features) if teacher else {}
+        variables = train(
+            method,
+            batches(
+                picture_batches(run.dataset, targets),
+                run.protocol.train,
+                batch_size=config.schedule.batch_size,
+                seed=run.config.seed,
+            ),
+            schedule_of(config.schedule, len(run.protocol.train)),
+            folder,
+            label=f"student {row}",
+            seed=run.config.seed,
+            mesh=run.mesh,
+            mapping=run.config.mapping,
+            prepare=picture_preparation(config.augment),
+            validate=validate,
+            prefetch=device_prefetch,
+        )
+        save_variables(folder / "model.safetensors", variables)
+        seconds = time.perf_counter() - start
+        notes = finish(folder, inputs, {"validation": validate(variables), "seconds": seconds})
+    shape = (1, *run.dataset.images.image_shape)
+    template = jax.eval_shape(method.init, jax.random.key(0), {"image": jax.ShapeDtypeStruct(shape, jnp.float32)})
+    variables = load_variables(folder / "model.safetensors", template)
+    return Student(row, teacher, method, variables, notes["validation"], notes["seconds"])
+
+
+def _targets(run: Run, teacher: Head, features: dict[str, Features]) -> dict[str, np.ndarray]:
+    """The teacher's codes and fused features of all rows, [rows, 2, ...]: original and mirrored."""
+    rows = np.arange(len(run.dataset))
+    views = [head_outputs(run, teacher, features, view, rows) for view in ("original", "flip")]
+    return {
+        "teacher_codes": np.stack([view["codes"] for view in views], axis=1),
+        "teacher_fused": np.stack([view["fused"] for view in views], axis=1),
+    }
+
+
+def run_pictures(run: Run) -> Callable[[np.ndarray], np.ndarray]:
+    """fetch(rows) -> float32 pictures in [0, 1], as students and classifiers encode them."""
+    return lambda rows: run.dataset.images[rows].astype(np.float32) / 255

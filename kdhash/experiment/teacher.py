@@ -1,0 +1,194 @@
+"""Stages `features` and `teacher`: frozen networks once over all pictures, then hash heads on what they saw."""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdhash.data import batches, device_prefetch
+from kdhash.experiment.context import Run, chunked, schedule_of
+from kdhash.experiment.workdir import begin, fingerprint, finish, finished
+from kdhash.methods.dmth import LossWeights, fusion_outputs, fusion_teacher
+from kdhash.retrieval import mean_average_precision, pack_codes
+from kdhash.teachers.extract import Features, extract_features
+from kdhash.teachers.registry import Teacher, load_teacher, load_variables, save_variables
+from kdhash.training.loop import train
+from kdhash.training.metric_log import Watch
+
+
+class Head(NamedTuple):
+    """A trained hash head on one or several teachers' features."""
+
+    name: str  # 'resnet20' (a single teacher), 'mean', 'concat', 'attention'
+    members: tuple[str, ...]
+    fusion: dict[str, Any]
+    variables: Any
+    inputs: str  # fingerprint of all it depends on
+    validation: float  # mAP@all among validation pictures
+    seconds: float
+
+
+def load_teachers(run: Run) -> dict[str, Teacher]:
+    """The frozen networks of the config, from weights_dir or from the pretrain stage."""
+    config = run.config
+    teachers = {}
+    for name, spec in config.teachers.items():
+        folder: Path | str = config.weights_dir
+        recipe = spec.to_dict()
+        if "pretrain" in config:
+            folder, recipe["weights"] = run.workdir / "pretrain" / name, "model.safetensors"
+        teachers[name] = load_teacher(
+            name, recipe, weights_dir=folder, image_size=config.image_size, classes=run.classes
+        )
+    return teachers
+
+
+def cache_features(run: Run, teachers: dict[str, Teacher]) -> dict[str, Features]:
+    """Every teacher's features of every view in config.features.views, from the cache or computed into it."""
+    config = run.config
+    cache_dir = Path(config.cache_dir) if config.cache_dir else run.workdir / "features"
+    spent = {}
+    features = {}
+    for name, teacher in teachers.items():
+        watches: dict[str, Watch] = {}
+
+        def progress(view: str, done: int, total: int, _seconds: float, name=name, watches=watches) -> None:
+            if view not in watches:
+                watches[view] = Watch(f"features {name} {view}", total, "images")
+            watches[view].update(done)
+            if done == total:
+                watches[view].close()
+
+        start = time.perf_counter()
+        features[name], computed = extract_features(
+            teacher,
+            run.dataset,
+            tuple(config.features.views),
+            cache_dir,
+            mesh=run.mesh,
+            batch_size=config.features.batch_size,
+            progress=progress,
+        )
+        spent[name] = computed or time.perf_counter() - start
+        state = "computed" if computed else "read from the cache"
+        run.say(f"features {name}: {state} in {spent[name]:.1f} s")
+    run.seconds["features"] = sum(spent.values())
+    return features
+
+
+def train_heads(run: Run, teachers: dict[str, Teacher], features: dict[str, Features]) -> dict[str, Head]:
+    """One hash head for each single teacher and each form of fusion that config.teacher.rows names."""
+    names = tuple(teachers)
+    wanted: list[tuple[str, tuple[str, ...], str]] = []
+    for row in run.config.teacher.rows:
+        wanted += [(name, (name,), "mean") for name in names] if row == "single" else [(row, names, row)]
+    heads = {}
+    for label, members, kind in wanted:
+        heads[label] = _train_head(run, label, members, kind, teachers, features)
+        run.say(f"teacher {label}: validation mAP@all {heads[label].validation:.4f}")
+    run.seconds["teacher"] = sum(head.seconds for head in heads.values())
+    return heads
+
+
+def best_single(heads: dict[str, Head]) -> Head:
+    """The single teacher whose codes score best on validation pictures."""
+    singles = [head for head in heads.values() if len(head.members) == 1]
+    return max(singles, key=lambda head: head.validation)
+
+
+def head_outputs(run: Run, head: Head, features: dict[str, Features], view: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """'codes' [rows, bits], 'fused' [rows, width], 'logits' and 'attention' [rows, members] of cached features of a view."""
+    apply = jax.jit(
+        lambda variables, batch: fusion_outputs(
+            variables, batch, bits=run.config.bits, classes=run.classes, fusion=head.fusion
+        )
+    )
+    return chunked(lambda part: apply(head.variables, _stack(features, head.members, (view,), part, 0)), rows, 10000)
+
+
+def _train_head(
+    run: Run,
+    label: str,
+    members: tuple[str, ...],
+    kind: str,
+    teachers: dict[str, Teacher],
+    features: dict[str, Features],
+) -> Head:
+    config = run.config.teacher
+    fusion = {"kind": kind, "width": config.width, **(config[kind].to_dict() if kind in config else {})}
+    weights = LossWeights(quantization=config.quantization, balance=config.balance)
+    settings = {key: value for key, value in config.items() if key not in ("rows", "attention", "schedule")}
+    inputs = fingerprint(
+        run.identity(), settings, config.schedule, fusion, run.config.bits, {name: teachers[name].identity for name in members}
+    )
+    folder = run.workdir / "teacher" / label
+    method = fusion_teacher(bits=run.config.bits, classes=run.classes, fusion=fusion, weights=weights)
+    views = tuple(config.views)
+    labels = run.dataset.labels
+
+    def fetch(rows: np.ndarray) -> dict[str, Any]:
+        return {"features": _stack(features, members, views, rows), "label": labels[rows]}
+
+    def pick_view(keys: jax.Array, batch: dict[str, Any]) -> dict[str, Any]:
+        place = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(views)))(keys)
+        index = place[:, None, None]
+        picked = {
+            name: jnp.take_along_axis(stack, index, axis=1)[:, 0] for name, stack in batch["features"].items()
+        }
+        return batch | {"features": picked}
+
+    def validate(variables) -> float:
+        encode = jax.jit(method.encode)
+        return validation_map(
+            lambda rows: encode(variables, _stack(features, members, (config.validation_view,), rows, 0)), run
+        )
+
+    template = jax.eval_shape(
+        method.init, jax.random.key(0), jax.eval_shape(pick_view, jax.random.split(jax.random.key(0), 1), fetch(np.arange(1)))
+    )
+    notes = finished(folder, inputs)
+    if notes is None:
+        begin(folder, inputs)
+        start = time.perf_counter()
+        variables = train(
+            method,
+            batches(fetch, run.protocol.train, batch_size=config.schedule.batch_size, seed=run.config.seed),
+            schedule_of(config.schedule, len(run.protocol.train)),
+            folder,
+            label=f"teacher {label}",
+            seed=run.config.seed,
+            mesh=run.mesh,
+            mapping=run.config.mapping,
+            prepare=pick_view,
+            validate=validate,
+            prefetch=device_prefetch,
+        )
+        save_variables(folder / "model.safetensors", variables)
+        seconds = time.perf_counter() - start
+        notes = finish(folder, inputs, {"validation": validate(variables), "seconds": seconds})
+    variables = load_variables(folder / "model.safetensors", template)
+    return Head(label, members, fusion, variables, inputs, notes["validation"], notes["seconds"])
+
+
+def validation_map(encode_rows, run: Run) -> float:
+    """mAP@all (expected ties) among the held-out pictures: every fifth is a query, the others are the database."""
+    rows = run.protocol.validation
+    codes = pack_codes(np.asarray(encode_rows(rows)))
+    labels = run.dataset.labels[rows]
+    query = np.arange(len(rows)) % 5 == 0
+    return mean_average_precision(codes[query], codes[~query], labels[query], labels[~query])
+
+
+def _stack(
+    features: dict[str, Features],
+    members: tuple[str, ...],
+    views: tuple[str, ...],
+    rows: np.ndarray,
+    only: int | None = None,
+) -> dict[str, np.ndarray]:
+    """{teacher: [rows, views, width]}, or of one view [rows, width] where `only` gives its place."""
+    stacks = {name: np.stack([features[name][view]["features"][rows] for view in views], axis=1) for name in members}
+    return stacks if only is None else {name: stack[:, only] for name, stack in stacks.items()}

@@ -1,0 +1,62 @@
+"""The main job: python -m kdhash.main --config configs/dmth_cifar10.py --workdir runs/dmth [--config.bits=32 ...]
+
+Parses and calls; the stages are in kdhash/experiment/run.py.
+"""
+
+import os
+import shlex
+import sys
+import warnings
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/, such as configs/dmth_cifar10.py.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything the run writes; the same one resumes.")
+
+
+def main(argv: list[str]) -> int:
+    from kdhash.config import ConfigError  # after the flags: a wrong one need not wait for imports
+    from kdhash.experiment.run import run
+    from kdhash.training.loop import TrainingFailed
+
+    if len(argv) > 1:
+        return _fail(f"unexpected argument {argv[1]!r}; every option starts with --")
+    if _CONFIG.value is None or not _WORKDIR.value:
+        return _fail("both are needed: --config configs/x.py --workdir runs/x")
+    config = _CONFIG.value
+    if jax.config.jax_platforms in (None, "", "cpu") and config.host_devices > 1:
+        # Several host devices share the work of a CPU's cores better than one does; other platforms ignore this.
+        jax.config.update("jax_num_cpu_devices", config.host_devices)
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every rename
+    command = "python -m kdhash.main " + shlex.join(sys.argv[1:])
+    try:
+        run(config, _WORKDIR.value, command=command)
+    except (ConfigError, TrainingFailed, FileNotFoundError, ValueError) as error:
+        if os.environ.get("KDHASH_TRACEBACK"):
+            raise
+        return _fail(str(error))
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"kdhash: {message}", file=sys.stderr)
+    return 2
+
+
+def cli() -> None:
+    """Entry point; a config that does not parse (unknown field, wrong type) becomes one line."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    try:
+        flags.FLAGS(sys.argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        text = str(error.args[0] if error.args else error).strip().splitlines()
+        sys.exit(_fail(" ".join(line.strip() for line in text if line.strip())))
+    app.run(main, flags_parser=lambda args: flags.FLAGS(args))
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,150 @@
+"""DMTH: several frozen teachers, fused by attention, teach one small student to write codes.
+
+Salman, Taherinia, Zabihzadeh, Multimedia Tools and Applications 82 (2023), doi 10.1007/s11042-023-14761-y. The paper's formulas
+are not public: those here are our reconstruction (METHODS section 1).
+
+Two methods, trained one after the other: `fusion_teacher` on cached features, `hash_student` on pictures.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdhash.losses import balance, code_distillation, cross_entropy, feature_regression, quantization, relational_distillation
+from kdhash.methods.interface import Method
+from kdhash.models.backbones import make_backbone
+from kdhash.models.fusion import Fusion
+from kdhash.models.hash_head import HashHead
+
+
+class LossWeights(NamedTuple):
+    """How much each term counts; 0 switches it off."""
+
+    quantization: float = 0.0
+    balance: float = 0.0
+    code: float = 0.0
+    relation: float = 0.0
+    feature: float = 0.0
+
+
+class _FusionTeacher(nn.Module):
+    fusion: dict[str, Any]
+    bits: int
+    classes: int
+
+    @nn.compact
+    def __call__(self, features, keys=None):
+        outputs = Fusion(**self.fusion, name="fusion")(features, keys)
+        return outputs | HashHead(self.bits, self.classes, name="head")(outputs["fused"])
+
+
+def fusion_teacher(*, bits: int, classes: int, fusion: dict[str, Any], weights: LossWeights) -> Method:
+    """z = fuse(h_1..h_T), u_T = tanh(W z), L_T = CE + quantisation + balance. The batch: 'features' (by teacher), 'label'.
+
+    Outputs per example: 'codes', 'logits', 'fused', 'attention'. `fusion` holds the fields of `models.fusion.Fusion`.
+    """
+    model = _FusionTeacher(fusion, bits, classes)
+
+    def init(rng, batch):
+        return model.init(rng, batch["features"])
+
+    def forward(variables, batch, keys, *, train):
+        outputs = model.apply(variables, batch["features"], keys if train else None)
+        return outputs, {}
+
+    def loss(outputs, batch):
+        terms = {
+            "cross_entropy": cross_entropy(outputs["logits"], batch["label"]),
+            **_code_terms(outputs["codes"], weights),
+        }
+        return sum(terms.values()), terms
+
+    def encode(variables, features):
+        return model.apply(variables, features)["codes"]
+
+    return Method(init, forward, loss, encode)
+
+
+def fusion_outputs(variables: Any, features: dict[str, jax.Array], *, bits: int, classes: int, fusion: dict[str, Any]):
+    """What a trained fusion teacher says of cached features: {'codes', 'logits', 'fused', 'attention'}."""
+    return _FusionTeacher(fusion, bits, classes).apply(variables, features)
+
+
+class _HashStudent(nn.Module):
+    arch: str
+    sizes: dict[str, Any]
+    bits: int
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    regress_to: int  # width of the teacher's fused feature; 0: no regression
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, pictures, *, train=False):
+        x = (pictures - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        net = make_backbone(self.arch, axis_name=self.axis_name, **self.sizes)
+        features = net(x, train=train)["features"]
+        outputs = HashHead(self.bits, self.classes, name="head")(features)
+        if self.regress_to:
+            outputs["fused"] = nn.Dense(self.regress_to, name="regressor")(features)
+        return outputs | {"features": features}
+
+
+def hash_student(
+    *,
+    arch: str,
+    sizes: dict[str, Any],
+    bits: int,
+    classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    weights: LossWeights,
+    teacher_width: int = 0,
+    axis_name: str | None = None,
+) -> Method:
+    """u_S = tanh(head(net(x))); L_S = CE + code, relation and feature distillation + quantisation + balance.
+
+    The batch: 'image' (float pictures in [0, 1]), 'label', and, where a distillation weight is not 0, the teacher's 'teacher_codes'
+    [batch, bits] and 'teacher_fused' [batch, teacher_width] of the same pictures. Only the student runs at search time.
+    """
+    model = _HashStudent(
+        arch, sizes, bits, classes, mean, std, teacher_width if weights.feature else 0, axis_name
+    )
+
+    def init(rng, batch):
+        return model.init(rng, batch["image"])
+
+    def forward(variables, batch, keys, *, train):
+        outputs, new = model.apply(variables, batch["image"], train=train, mutable=["batch_stats"])
+        return outputs, new.get("batch_stats", {})
+
+    def loss(outputs, batch):
+        codes = outputs["codes"]
+        terms = {
+            "cross_entropy": cross_entropy(outputs["logits"], batch["label"]),
+            **_code_terms(codes, weights),
+        }
+        if weights.code:
+            terms["code"] = weights.code * code_distillation(codes, batch["teacher_codes"])
+        if weights.relation:
+            terms["relation"] = weights.relation * relational_distillation(codes, batch["teacher_codes"])
+        if weights.feature:
+            terms["feature"] = weights.feature * feature_regression(outputs["fused"], batch["teacher_fused"])
+        return sum(terms.values()), terms
+
+    def encode(variables, pictures):
+        return model.apply(variables, pictures)["codes"]
+
+    return Method(init, forward, loss, encode)
+
+
+def _code_terms(codes: jax.Array, weights: LossWeights) -> dict[str, jax.Array]:
+    terms = {}
+    if weights.quantization:
+        terms["quantization"] = weights.quantization * quantization(codes)
+    if weights.balance:
+        terms["balance"] = weights.balance * balance(codes)
+    return terms

@@ -1,0 +1,23 @@
+"""The networks that a config can name."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from kdhash.models.resnet_cifar import CifarResNet
+from kdhash.models.small import ConvNet, Mlp
+
+BACKBONES: dict[str, type[nn.Module]] = {"resnet_cifar": CifarResNet, "convnet": ConvNet, "mlp": Mlp}
+
+
+def make_backbone(arch: str, *, classes: int | None = None, axis_name: str | None = None, **sizes: Any) -> nn.Module:
+    """The Flax module of `arch` with its sizes (depth and width, or widths).
+
+    It maps float pictures [batch, h, w, 3] to {'features', ...}. Raises ValueError for an unknown name or size.
+    """
+    if arch not in BACKBONES:
+        raise ValueError(f"arch {arch!r} is unknown; known are {', '.join(sorted(BACKBONES))}")
+    try:
+        return BACKBONES[arch](classes=classes, axis_name=axis_name, **sizes)
+    except TypeError as error:
+        raise ValueError(f"arch {arch!r}: {error}") from None

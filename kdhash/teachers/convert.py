@@ -1,0 +1,54 @@
+"""Foreign weight names to Flax variables: a table of names, checked both ways."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+# How one source array becomes one Flax array.
+TRANSFORMS = {
+    "keep": lambda w: w,
+    "conv": lambda w: w.transpose(2, 3, 1, 0),  # out, in, h, w -> h, w, in, out
+    "dense": lambda w: w.T,  # out, in -> in, out
+}
+
+NameMap = Mapping[str, tuple[str, str]]  # 'params/stem/kernel' -> (source name, transform)
+
+
+def convert(
+    state: Mapping[str, np.ndarray], names: NameMap, template: Any, *, source: str, ignore: tuple[str, ...] = ()
+) -> Any:
+    """Fills the variables of `template` (a tree of shapes, from `jax.eval_shape`) from a foreign state dict.
+
+    Every variable must be named once in `names`, every source array used exactly once, and every shape fit; source names
+    that end in one of `ignore` are dropped. Raises ValueError that lists all leftovers, gaps and misfits at once.
+    """
+    paths, tree = jax.tree_util.tree_flatten_with_path(template)
+    wanted = {"/".join(key.key for key in path): leaf for path, leaf in paths}
+    usable = {name: w for name, w in state.items() if not name.endswith(ignore)} if ignore else dict(state)
+    used = [source_name for source_name, _ in names.values()]
+    problems = [
+        *_listed("variables without an entry in the name map", sorted(set(wanted) - set(names))),
+        *_listed("name map entries without a variable", sorted(set(names) - set(wanted))),
+        *_listed("weights missing from the file", sorted(set(used) - set(usable))),
+        *_listed("weights left over in the file", sorted(set(usable) - set(used))),
+        *_listed("weights used twice", sorted({name for name in used if used.count(name) > 1})),
+    ]
+    filled = {}
+    for target, (source_name, transform) in names.items():
+        if source_name not in usable or target not in wanted:
+            continue
+        array = TRANSFORMS[transform](usable[source_name])
+        if array.shape != wanted[target].shape:
+            problems.append(
+                f"{source_name} gives shape {array.shape}, {target} needs {wanted[target].shape}"
+            )
+        filled[target] = np.asarray(array, dtype=wanted[target].dtype)
+    if problems:
+        raise ValueError(f"{source}: the weights do not fit this architecture: " + "; ".join(problems))
+    return jax.tree_util.tree_unflatten(tree, [filled[name] for name in wanted])
+
+
+def _listed(what: str, names: list[str]) -> list[str]:
+    return [f"{what}: {', '.join(names)}"] if names else []

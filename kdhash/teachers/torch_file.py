@@ -1,0 +1,192 @@
+"""PyTorch weight files, read without PyTorch.
+
+A `.pth` or `.th` file is a pickle, and a pickle is a program. Only the handful of names that a plain state dict
+needs are allowed; any other is refused before it is looked up. Both layouts are read: the zip archive of
+PyTorch >= 1.6 and the older sequence of pickles followed by raw storages.
+"""
+
+import io
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+STORAGE_DTYPES: dict[str, Any] = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+
+
+class TorchFileError(ValueError):
+    """A PyTorch file that is damaged, or holds something other than tensors."""
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: np.dtype
+    size: int
+
+
+class _Tensor(NamedTuple):
+    """A tensor whose storage may not have been read yet (the older layout puts storages last)."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def read_torch_file(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str, np.ndarray]:
+    """Reads the state dict of a PyTorch file: {name: array}, a top-level 'state_dict' entry being unwrapped.
+
+    `max_bytes` caps the bytes of all storages together. Raises FileNotFoundError, and TorchFileError for a file that
+    is damaged, too large, or asks for anything but tensors.
+    """
+    path = Path(path)
+    data = path.read_bytes()
+    try:
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            tree, storages = _read_zip(data, max_bytes)
+        else:
+            tree, storages = _read_legacy(data, max_bytes)
+        state = tree.get("state_dict", tree) if isinstance(tree, dict) else tree
+        if not isinstance(state, dict):
+            raise TorchFileError(f"holds a {type(state).__name__}, not a state dict")
+        return {
+            str(name): _as_array(str(name), value, storages)
+            for name, value in state.items()
+            if isinstance(value, _Tensor)
+        }
+    except TorchFileError as error:
+        raise TorchFileError(f"{path}: {error}") from None
+    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, struct.error, KeyError, IndexError) as error:
+        raise TorchFileError(f"{path}: not a readable PyTorch file ({type(error).__name__}: {error})") from None
+    except (TypeError, ValueError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
+        raise TorchFileError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+
+
+class _Unpickler(pickle.Unpickler):
+    """Allows what a state dict is made of. Storages stay references, noted in `seen`, until `_as_array`."""
+
+    def __init__(self, stream: io.BytesIO):
+        super().__init__(stream)
+        self.seen: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) in {
+            ("torch._utils", "_rebuild_tensor"),
+            ("torch._utils", "_rebuild_tensor_v2"),
+        }:
+            return _rebuild_tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return _rebuild_parameter
+        if module in ("torch", "torch.cuda") and name in STORAGE_DTYPES:
+            return np.dtype(STORAGE_DTYPES[name])
+        raise TorchFileError(f"refused: the pickle asks for {module}.{name}, which no state dict needs")
+
+    def persistent_load(self, reference: Any) -> _Storage:
+        if not (isinstance(reference, tuple) and len(reference) >= 5 and reference[0] == "storage"):
+            raise TorchFileError(f"refused: unknown reference {str(reference)[:80]!r}")
+        dtype, key, size = reference[1], reference[2], reference[4]
+        if not (isinstance(dtype, np.dtype) and isinstance(key, str) and isinstance(size, int) and size >= 0):
+            raise TorchFileError("refused: a storage reference is malformed")
+        if len(reference) > 5 and reference[5] is not None:
+            raise TorchFileError("refused: views of storages are not written by any current PyTorch")
+        self.seen[key] = _Storage(key, dtype, size)
+        return self.seen[key]
+
+
+def _rebuild_tensor(storage, offset, shape, stride, *_unused) -> _Tensor:
+    return _Tensor(storage, offset, tuple(shape), tuple(stride))
+
+
+def _rebuild_parameter(tensor, *_unused) -> _Tensor:
+    return tensor
+
+
+def _read_zip(data: bytes, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        pickles = [name for name in sizes if name.endswith("/data.pkl") or name == "data.pkl"]
+        if len(pickles) != 1:
+            raise TorchFileError("a zip archive without exactly one data.pkl is not a PyTorch file")
+        if sum(sizes.values()) > max_bytes:
+            raise TorchFileError(f"unpacks to {sum(sizes.values())} bytes, over the cap of {max_bytes}")
+        root = pickles[0][: -len("data.pkl")]
+        order = root + "byteorder"
+        if order in sizes and archive.read(order) != b"little":
+            raise TorchFileError("big-endian PyTorch files are not supported")
+        tree = _Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
+        prefix = root + "data/"
+        return tree, {
+            name[len(prefix) :]: archive.read(name) for name in sizes if name.startswith(prefix)
+        }
+
+
+def _read_legacy(data: bytes, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
+    """Five pickles (magic, protocol, system, the object, storage keys), then per storage its length and bytes."""
+    stream = io.BytesIO(data)
+    if _Unpickler(stream).load() != LEGACY_MAGIC or _Unpickler(stream).load() != LEGACY_PROTOCOL:
+        raise TorchFileError("not a PyTorch file: the magic number is missing")
+    system = _Unpickler(stream).load()
+    if not (isinstance(system, dict) and system.get("little_endian", True)):
+        raise TorchFileError("big-endian PyTorch files are not supported")
+    unpickler = _Unpickler(stream)
+    tree = unpickler.load()
+    keys = _Unpickler(stream).load()
+    storages: dict[str, bytes] = {}
+    total = 0
+    for key in keys:
+        (count,) = struct.unpack("<q", stream.read(8))
+        if key not in unpickler.seen:
+            raise TorchFileError(f"storage {key!r} belongs to no tensor")
+        size = count * unpickler.seen[key].dtype.itemsize
+        total += size
+        if count < 0 or total > max_bytes:
+            raise TorchFileError(f"storages of {total} bytes, over the cap of {max_bytes}")
+        storages[key] = stream.read(size)
+    return tree, storages
+
+
+def _as_array(name: str, tensor: _Tensor, storages: dict[str, bytes]) -> np.ndarray:
+    storage, offset, shape, stride = tensor
+    integers = (offset, *shape, *stride)
+    if not isinstance(storage, _Storage) or len(shape) != len(stride):
+        raise TorchFileError(f"tensor {name!r} is malformed")
+    if not all(isinstance(i, int) and i >= 0 for i in integers):
+        raise TorchFileError(f"tensor {name!r} has a negative or non-integer offset, size or stride")
+    if storage.key not in storages:
+        raise TorchFileError(f"tensor {name!r} refers to storage {storage.key!r}, which the file lacks")
+    raw = storages[storage.key]
+    available = len(raw) // storage.dtype.itemsize
+    empty = 0 in shape
+    last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+    if not empty and (available < storage.size or last >= available):
+        raise TorchFileError(
+            f"tensor {name!r} reaches element {last} of a storage that holds {available}: the file is truncated or forged"
+        )
+    if empty:
+        return np.zeros(shape, storage.dtype)
+    flat = np.frombuffer(raw, storage.dtype, count=available)
+    strides = tuple(s * storage.dtype.itemsize for s in stride)
+    count = int(np.prod(shape, dtype=object))
+    if count > available:
+        raise TorchFileError(f"tensor {name!r} has {count} elements over a storage of {available}")
+    return np.lib.stride_tricks.as_strided(flat[offset:], shape, strides, writeable=False).copy()

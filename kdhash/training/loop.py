@@ -1,0 +1,142 @@
+"""The training loop: one visible function."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from kdhash.methods.interface import Batch, Method, Variables
+from kdhash.training.checkpoints import Checkpoints
+from kdhash.training.mapping import Prepare, make_train_step, put_batch, replicate
+from kdhash.training.metric_log import MetricLog, Watch
+from kdhash.training.state import TrainState, create_state, make_optimizer
+
+
+class Schedule(NamedTuple):
+    """How long and how fast to train. Steps count global batches."""
+
+    steps: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    clip_norm: float
+    checkpoint_every: int  # steps between validations, each followed by a checkpoint
+    log_every: int
+    keep: str  # 'best' (by validation score) or 'last'
+
+
+class Batches(Protocol):
+    """Random access by step: `batches[step]` is this process's share of the global batch of that step."""
+
+    def __getitem__(self, step: int) -> Batch: ...
+
+
+Prefetch = Callable[[Batches, int, Callable[[Batch], Any]], Any]
+
+
+class TrainingFailed(RuntimeError):
+    """A loss term stopped being a number."""
+
+
+def train(
+    method: Method,
+    batches: Batches,
+    schedule: Schedule,
+    folder: str | Path,
+    *,
+    label: str,
+    seed: int,
+    mesh: Mesh,
+    mapping: str = "jit",
+    prepare: Prepare | None = None,
+    validate: Callable[[Variables], float] | None = None,
+    prefetch: Prefetch | None = None,
+) -> Variables:
+    """Trains `method` and returns its variables: those of the best validation score, or the last (`schedule.keep`).
+
+    The same `folder` resumes at its last checkpoint and ends in the same parameters, bit for bit: batches and random
+    numbers are functions of `seed` and the step alone. `validate(variables)` gives a score, larger is better; without it
+    the last parameters are the best. Raises TrainingFailed naming the step and the term where a loss is not finite.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = make_optimizer(
+        schedule.optimizer,
+        learning_rate=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        warmup_steps=schedule.warmup_steps,
+        steps=schedule.steps,
+        clip_norm=schedule.clip_norm,
+    )
+    step_fn = make_train_step(method, optimizer, seed=seed, mesh=mesh, mapping=mapping, prepare=prepare)
+    put = (lambda batch: put_batch(batch, mesh)) if mapping == "jit" else (lambda batch: batch)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        example = _prepared(prepare, batches[0])
+        state = replicate(create_state(method, optimizer, example, seed), mesh)
+        start = checkpoints.latest_step() or 0
+        if start:
+            state = checkpoints.restore(start, state)
+        log = MetricLog(folder, start)
+        watch = Watch(label, schedule.steps, "steps", start)
+        stream = _plain_stream(batches, start, put) if prefetch is None else prefetch(batches, start, put)
+        pending: list[tuple[int, dict[str, jax.Array]]] = []
+        score = math.nan
+        try:
+            for step in range(start + 1, schedule.steps + 1):
+                state, terms = step_fn(state, next(stream))
+                pending.append((step, terms))
+                last = step == schedule.steps
+                if last or step % schedule.log_every == 0 or step % schedule.checkpoint_every == 0:
+                    loss = _write(log, pending)
+                    note = f"loss {loss:.4f}" + ("" if math.isnan(score) else f"  validation {score:.4f}")
+                    watch.update(step, note, schedule.batch_size, "examples")
+                if last or step % schedule.checkpoint_every == 0:
+                    score = float(step) if validate is None else validate(state.variables)
+                    if not math.isfinite(score):
+                        raise TrainingFailed(f"step {step}: the validation score is {score}")
+                    if validate is not None:
+                        log.write(step, {"validation": score})
+                    checkpoints.save(step, state, score)
+        finally:
+            watch.close()
+            log.close()
+            stream.close()
+        best = checkpoints.best_step()
+        if schedule.keep == "best" and best is not None and best != schedule.steps:
+            state = checkpoints.restore(best, state)
+    return state.variables
+
+
+def _write(log: MetricLog, pending: list[tuple[int, dict[str, jax.Array]]]) -> float:
+    """Logs the mean of the terms since the last line, after looking at every step's for the first that is not finite."""
+    steps = [(step, {name: float(value) for name, value in terms.items()}) for step, terms in pending]
+    for step, terms in steps:
+        for name, value in sorted(terms.items(), key=lambda item: item[0] == "loss"):
+            if not math.isfinite(value):
+                raise TrainingFailed(
+                    f"step {step}: the term {name!r} is {value}; lower the learning rate, or set clip_norm. "
+                    "The last checkpoint is from before this step"
+                )
+    means = {name: float(np.mean([terms[name] for _, terms in steps])) for name in steps[0][1]}
+    log.write(steps[-1][0], means)
+    pending.clear()
+    return means["loss"]
+
+
+def _prepared(prepare: Prepare | None, batch: Batch) -> Batch:
+    """One example of what the method's forward will see, for shapes."""
+    one = jax.tree.map(lambda x: np.asarray(x[:1]), batch)
+    return one if prepare is None else prepare(jax.random.split(jax.random.key(0), 1), one)
+
+
+def _plain_stream(batches: Batches, start: int, put: Callable[[Batch], Any]):
+    step = start
+    while True:
+        yield put(batches[step])
+        step += 1

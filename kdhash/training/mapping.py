@@ -1,0 +1,132 @@
+"""One pure step over all devices.
+
+Under 'jit' the batch is one global array, divided over the mesh by its sharding: losses over pairs and batch norm see the
+whole batch without a line of code. Under 'pmap' each device runs the forward pass on its share, batch norm averages over
+the axis, outputs are gathered, and every device computes the same global loss. Both give the numbers of one device.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from kdhash.methods.interface import Batch, Method
+from kdhash.training.state import TrainState
+
+AXIS = "data"
+Prepare = Callable[[jax.Array, Batch], Batch]  # (one key an example, raw batch) -> batch, e.g. augmentation
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with one axis, 'data', over all devices (or those given)."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def put_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """This process's share of a global batch as global arrays, divided over the mesh by the first axis."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """The same values on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def make_train_step(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    mesh: Mesh,
+    mapping: str = "jit",
+    prepare: Prepare | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """step(state, batch) -> (state, terms): one update on a global batch, `terms` being scalars with 'loss' among them.
+
+    All randomness is drawn from `seed`, the step and the example's place in the global batch. For 'pmap' the method must
+    have been made with axis_name='data'. The state passed in is donated under 'jit'.
+    """
+
+    def keys_of(step: jax.Array, count: int) -> jax.Array:
+        return jax.random.split(jax.random.fold_in(jax.random.key(seed), step), count)
+
+    def loss_of(params, state, batch, keys, gather):
+        if prepare is not None:
+            prepare_keys, keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+            batch = prepare(prepare_keys, batch)
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        outputs, stats = method.forward(variables, batch, keys, train=True)
+        loss, terms = method.loss(gather(outputs), gather(batch))
+        return loss, (stats, terms | {"loss": loss})
+
+    def update(state, grads, stats) -> TrainState:
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(step=state.step + 1, params=params, batch_stats=stats, opt_state=opt_state)
+
+    def global_step(state, batch):
+        keys = keys_of(state.step, _batch_size(batch))
+        grads, (stats, terms) = jax.grad(loss_of, has_aux=True)(state.params, state, batch, keys, lambda x: x)
+        return update(state, grads, stats), terms
+
+    def device_step(state, batch):
+        share, devices = _batch_size(batch), mesh.devices.size
+        first = jax.lax.axis_index(AXIS) * share
+        keys = jax.lax.dynamic_slice_in_dim(keys_of(state.step, share * devices), first, share)
+
+        def gather(tree):
+            return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), tree)
+
+        grads, (stats, terms) = jax.grad(loss_of, has_aux=True)(state.params, state, batch, keys, gather)
+        # Every device differentiated the same global loss with respect to its own copy of the parameters, and gathering
+        # passed on the cotangents of all copies of the loss: the mean of the copies' gradients is the gradient.
+        return update(state, jax.lax.pmean(grads, AXIS), stats), terms
+
+    if mapping == "jit":
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        return jax.jit(global_step, donate_argnums=0, out_shardings=(everywhere, everywhere))
+    if mapping == "pmap":
+        return _pmap_step(device_step, mesh)
+    raise ValueError(f"config.mapping is {mapping!r}; choose 'jit' or 'pmap'")
+
+
+def _pmap_step(device_step, mesh: Mesh):
+    devices = list(mesh.devices.flat)
+    mapped = jax.pmap(device_step, AXIS, in_axes=(None, 0), out_axes=(None, None), devices=devices)
+
+    def step(state, batch):
+        shares = jax.tree.map(lambda x: np.asarray(x).reshape(len(devices), -1, *x.shape[1:]), batch)
+        return mapped(state, shares)
+
+    return step
+
+
+def make_encode(
+    method: Method, mesh: Mesh, batch_size: int
+) -> Callable[[Any, Callable[[np.ndarray], Any], np.ndarray], np.ndarray]:
+    """encode(variables, fetch, rows) -> real-valued codes [rows, bits], mapped over the mesh in batches of `batch_size`.
+
+    `fetch(rows)` gives the method's inputs. The last batch is filled up with copies that are cut off again.
+    """
+    apply = jax.jit(method.encode)
+
+    def encode(variables: Any, fetch: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
+        variables = replicate(variables, mesh)
+        parts = []
+        for start in range(0, len(rows), batch_size):
+            chunk = rows[start : start + batch_size]
+            padded = np.pad(chunk, (0, batch_size - len(chunk)), mode="edge")
+            parts.append(np.asarray(apply(variables, put_batch(fetch(padded), mesh)))[: len(chunk)])
+        return np.concatenate(parts)
+
+    return encode
+
+
+def _batch_size(batch: Batch) -> int:
+    return jnp.shape(jax.tree.leaves(batch)[0])[0]

@@ -1,0 +1,15 @@
+# Sourced by the scripts beside it: makes or reuses .venv and installs kdhash into it, with the extra that the variable `extra` names.
+# Python 3.11 or newer; choose another one with PYTHON=python3.12.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+  { echo "kdhash needs Python 3.11 or newer; set PYTHON to one (this is $("$python" --version))" >&2; exit 1; }
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+# Again whenever the dependencies changed.
+stamp=.venv/installed-${extra:-core}
+if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+  echo "installing kdhash into .venv ..."
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}"
+  touch "$stamp"
+fi

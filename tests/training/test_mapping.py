@@ -1,0 +1,110 @@
+"""One pure step gives the numbers of one device under every mapping, losses over pairs and batch norm included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kdhash.methods.dmth import LossWeights, hash_student
+from kdhash.methods.interface import Method
+from kdhash.training.mapping import AXIS, data_mesh, make_encode, make_train_step, put_batch, replicate
+from kdhash.training.state import create_state, make_optimizer
+
+BATCH = 32
+
+
+def student(axis_name=None) -> Method:
+    """Batch norm, a loss over pairs (relation) and one over the batch's mean (balance)."""
+    return hash_student(
+        arch="convnet",
+        sizes={"widths": (4, 8)},
+        bits=16,
+        classes=3,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        weights=LossWeights(quantization=0.1, balance=1.0, code=1.0, relation=1.0, feature=1.0),
+        teacher_width=6,
+        axis_name=axis_name,
+    )
+
+
+def batch_of(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.random((BATCH, 8, 8, 3), dtype=np.float32),
+        "label": rng.integers(0, 3, BATCH).astype(np.int32),
+        "teacher_codes": np.tanh(rng.normal(size=(BATCH, 16))).astype(np.float32),
+        "teacher_fused": rng.normal(size=(BATCH, 6)).astype(np.float32),
+    }
+
+
+def noise(keys, batch):
+    """A preparation that draws from every example's key."""
+    return batch | {"image": batch["image"] + 0.1 * jax.vmap(lambda key: jax.random.normal(key, (8, 8, 3)))(keys)}
+
+
+def one_step(mapping: str, devices: int):
+    """Loss terms and the gradient (by plain descent with rate 1) of one step, and the new batch statistics."""
+    method = student(AXIS if mapping == "pmap" else None)
+    optimizer = optax.sgd(1.0)
+    mesh = data_mesh(jax.devices()[:devices])
+    state = replicate(create_state(method, optimizer, batch_of(), 0), mesh)
+    before = jax.device_get(state.params)
+    step = make_train_step(method, optimizer, seed=1, mesh=mesh, mapping=mapping, prepare=noise)
+    state, terms = step(state, put_batch(batch_of(), mesh) if mapping == "jit" else batch_of())
+    gradient = jax.tree.map(lambda old, new: old - np.asarray(new), before, state.params)
+    return jax.device_get(terms), gradient, jax.device_get(state.batch_stats)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return one_step("jit", 1)
+
+
+@pytest.mark.parametrize("mapping", ["jit", "pmap"])
+@pytest.mark.parametrize("devices", [2, 8])
+def test_loss_gradient_and_statistics_equal_those_of_one_device(reference, mapping, devices):
+    terms, gradient, statistics = one_step(mapping, devices)
+    assert set(terms) == {"cross_entropy", "quantization", "balance", "code", "relation", "feature", "loss"}
+    for mine, theirs in zip((terms, gradient, statistics), reference, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), mine, theirs)
+
+
+def test_unknown_mapping_is_an_error():
+    with pytest.raises(ValueError, match=r"config\.mapping"):
+        make_train_step(student(), optax.sgd(1.0), seed=0, mesh=data_mesh(), mapping="vmap")
+
+
+def test_encode_gives_every_row_once_whatever_the_batch_size():
+    method, mesh = student(), data_mesh()
+    variables = method.init(jax.random.key(0), batch_of())
+    pictures = batch_of()["image"]
+    encode = make_encode(method, mesh, 24)
+    rows = np.arange(BATCH)[::-1]
+    expected = method.encode(variables, pictures[rows])
+    np.testing.assert_allclose(encode(variables, lambda r: pictures[r], rows), expected, atol=1e-6)
+
+
+def test_weight_decay_spares_norms_and_biases():
+    optimizer = make_optimizer(
+        "sgd", learning_rate=0.1, weight_decay=0.5, warmup_steps=0, steps=10, clip_norm=0.0
+    )
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    assert np.all(np.asarray(updates["kernel"]) < 0)
+    np.testing.assert_array_equal(updates["bias"], 0)
+
+
+def test_schedule_warms_up_and_ends_at_zero():
+    optimizer = make_optimizer(
+        "sgd", learning_rate=1.0, weight_decay=0.0, warmup_steps=2, steps=6, clip_norm=0.0
+    )
+    state = optimizer.init({"w": jnp.zeros(1)})
+    sizes = []
+    for _ in range(7):
+        updates, state = optimizer.update({"w": jnp.ones(1)}, state, {"w": jnp.zeros(1)})
+        sizes.append(float(-updates["w"][0]))
+    assert sizes[0] == 0
+    assert np.argmax(sizes) in (2, 3)
+    assert sizes[-1] == pytest.approx(0, abs=1e-6)
