@@ -4,13 +4,15 @@ Parses and calls; the stages are in kdhash/experiment/run.py.
 """
 
 import os
+import re
 import shlex
 import sys
-import warnings
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+QUOTES = "'\""
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, such as configs/dmth_cifar10.py.", lock_config=True
@@ -25,8 +27,6 @@ def main(argv: list[str]) -> int:
 
     if len(argv) > 1:
         return _fail(f"unexpected argument {argv[1]!r}; every option starts with --")
-    if _CONFIG.value is None or not _WORKDIR.value:
-        return _fail("both are needed: --config configs/x.py --workdir runs/x")
     config = _CONFIG.value
     if jax.config.jax_platforms in (None, "", "cpu") and config.host_devices > 1:
         # Several host devices share the work of a CPU's cores better than one does; other platforms ignore this.
@@ -47,16 +47,23 @@ def _fail(message: str) -> int:
     return 2
 
 
-def cli() -> None:
-    """Entry point; a config that does not parse (unknown field, wrong type) becomes one line."""
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; a config that is missing, or a field that is unknown or ill-typed, becomes one line."""
     try:
-        flags.FLAGS(sys.argv)
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is None or not _WORKDIR.value:
+            raise flags.Error("both are needed: --config configs/x.py --workdir runs/x")
+        _CONFIG.value.keys()  # a file that failed to load says so only when its config is used
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        text = str(error.args[0] if error.args else error).strip().splitlines()
-        sys.exit(_fail(" ".join(line.strip() for line in text if line.strip())))
-    app.run(main, flags_parser=lambda args: flags.FLAGS(args))
+        text = str(error.args[0] if error.args else error)
+        meant = re.search(r"Did you mean \"(\w+)\" instead of \"(\w+)\"", text)
+        if meant:
+            text = f"config has no field {meant[2]!r}; did you mean {meant[1]!r}?"
+        elif isinstance(error, (AttributeError, KeyError)):
+            text = f"config has no field {text.strip(QUOTES)!r}; the fields are those in the config file"
+        sys.exit(_fail(" ".join(text.replace("\\n", " ").split())))
+    return rest
 
 
 if __name__ == "__main__":
-    cli()
+    app.run(main, flags_parser=parse)

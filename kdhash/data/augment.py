@@ -58,10 +58,11 @@ def color_jitter(
     contrast: float = 0.0,
     saturation: float = 0.0,
 ) -> Float[Array, "h w 3"]:
-    """Brightness, contrast, saturation: factors uniform in [max(0, 1 - x), 1 + x], each result clipped to [0, 1].
+    """Brightness, contrast and saturation, by factors uniform in [max(0, 1 - x), 1 + x].
 
-    Brightness mixes with black, contrast with the mean grey of the picture, saturation with each pixel's
-    grey, as in torchvision's ColorJitter, but always in this order (torchvision draws the order).
+    The result is clipped to [0, 1] after each. Brightness mixes with black, contrast with the mean grey of
+    the picture, saturation with each pixel's grey, as in torchvision's ColorJitter, but always in this order
+    (torchvision draws the order).
     """
 
     def mix(image, other, factor):

@@ -1,7 +1,10 @@
 """Any picture file to upright 8-bit RGB of one size: the single place where pixels are interpreted."""
 
+import contextlib
 import functools
 import io
+import struct
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,14 +14,15 @@ MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
 
 
-def decode_picture(data: bytes, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
-    """Encoded bytes of one of `FORMATS` -> uint8 RGB [h, w, 3]; `size` x `size` where given.
+def decode_picture(data: bytes | Path, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """Encoded bytes, or a file, of one of `FORMATS` -> uint8 RGB [h, w, 3]; `size` x `size` where given.
 
     Of an animation the first frame is taken. Raises ValueError (or an OSError of Pillow) where the bytes are
     no picture, are cut off, claim more than 64 million pixels, or have a mode without an agreed 8-bit
     meaning.
     """
-    with Image.open(io.BytesIO(data), formats=_readable_formats()) as picture:
+    source = io.BytesIO(data) if isinstance(data, bytes) else data
+    with Image.open(source, formats=_readable_formats()) as picture:
         if picture.width * picture.height > MAX_PIXELS:
             raise ValueError(f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}")
         picture.load()
@@ -34,7 +38,9 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     32-bit integer pictures with values outside 0..65535 and for floating-point ones: their range is not
     known.
     """
-    picture = ImageOps.exif_transpose(picture)
+    # broken metadata is no reason to lose a sound picture
+    with contextlib.suppress(ValueError, SyntaxError, KeyError, TypeError, OSError, struct.error):
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode == "RGB":
         # a PNG may name one RGB colour as transparent
         return _over_white(picture) if "transparency" in picture.info else picture

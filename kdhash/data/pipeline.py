@@ -64,7 +64,7 @@ def device_prefetch(
     """
     if depth < 1:
         raise ValueError(f"depth is {depth}; at least one step must be held")
-    ready: queue.Queue[tuple[Placed | None, BaseException | None]] = queue.Queue(depth)
+    ready: queue.Queue[tuple[bool, Any, BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
 
     def work() -> None:
@@ -73,21 +73,21 @@ def device_prefetch(
             for step in range(start_step, len(dataset)):
                 if stopped.is_set():
                     return
-                ready.put((put(dataset[step]), None))
+                ready.put((True, put(dataset[step]), None))
         except BaseException as error:  # noqa: BLE001 - it is raised again in the consumer
             failure = error
-        ready.put((None, failure or StopIteration()))
+        ready.put((False, None, failure))
 
     thread = threading.Thread(target=work, name="prefetch", daemon=True)
     thread.start()
     try:
         while True:
-            placed, failure = ready.get()
-            if isinstance(failure, StopIteration):
-                return
+            more, placed, failure = ready.get()
             if failure is not None:
                 raise failure
-            yield placed  # type: ignore[misc]
+            if not more:
+                return
+            yield placed
     finally:
         stopped.set()
         while thread.is_alive():

@@ -77,7 +77,8 @@ def make_protocol(name: str, dataset: ImageDataset, *, seed: int, validation_per
     if name != "holdout" and (len(train), len(test), len(classes)) != (50_000, 10_000, 10):
         raise ValueError(
             f"protocol {name!r} is defined on CIFAR-10 (50,000 train, 10,000 test, 10 classes); "
-            f"{dataset.name!r} has {len(train):,}, {len(test):,}, {len(classes)}; use 'holdout' for other data"
+            f"{dataset.name!r} has {len(train):,}, {len(test):,}, {len(classes)}; "
+            "use 'holdout' for other data"
         )
     if not len(train) or not len(test):
         raise ValueError(

@@ -1,10 +1,12 @@
 """Writing labelled pictures as a TFDS ArrayRecord folder, without TensorFlow, and all or nothing."""
 
+import contextlib
 import io
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,15 @@ def write_dataset(
     *,
     image_shape: tuple[int, int, int],
     label_names: Mapping[str, Sequence[str]],
-    splits: Mapping[str, Callable[[], Iterable[Example]]],
+    splits: Mapping[str, Iterable[Example]],
     about: Mapping[str, str],
 ) -> Path:
-    """Writes `data_dir`/`name`/`version` with the features id, image and those of `label_names`; returns the folder.
+    """Writes `data_dir`/`name`/`version`, features id, image and those of `label_names`; returns the folder.
 
-    `splits` yield (key, {'id': str, 'image': encoded bytes, label: int or class name, ...}); TFDS stores examples in the
-    order of a hash of their keys. `about` may hold description, homepage and citation. Everything is written to a
-    temporary folder in `data_dir`, which is renamed at the end, or removed where anything fails.
-    Raises FileExistsError where the folder is already there.
+    `splits` yield (key, {'id': str, 'image': encoded bytes, <label>: int}); TFDS stores examples in the order
+    of a hash of their keys. `about` may hold description, homepage and citation. Everything is written to a
+    temporary folder in `data_dir`, which is renamed at the end, or removed where anything fails. Raises
+    FileExistsError where the folder is already there.
     """
     import tensorflow_datasets as tfds
 
@@ -51,11 +53,12 @@ def write_dataset(
         )
 
     def split_generators(self: Any, dl_manager: Any) -> dict[str, Iterable[Example]]:
-        return {split: examples() for split, examples in splits.items()}
+        return dict(splits)
 
     members = {
         "VERSION": tfds.core.Version(version),
         "name": name,
+        "__module__": __name__,
         "_info": info,
         "_split_generators": split_generators,
         "_generate_examples": None,
@@ -67,9 +70,11 @@ def write_dataset(
         with tfds.core.registered.skip_registration():
             builder_class = type(name, (tfds.core.GeneratorBasedBuilder,), members)
         builder = builder_class(data_dir=workshop, file_format="array_record")
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False, compute_stats="skip")
-        )
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
+        config = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats="skip")
+        with contextlib.redirect_stdout(io.StringIO()):  # it names the temporary folder
+            builder.download_and_prepare(download_config=config)
         target.parent.mkdir(exist_ok=True)
         os.rename(workshop / name / version, target)
     finally:

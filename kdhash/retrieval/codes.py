@@ -56,10 +56,9 @@ def as_words(packed: UInt8[np.ndarray, "n bytes"]) -> UInt64[np.ndarray, "words 
     Read-only, and a view of the input where codes have 64 bits. The order of bytes inside a word is the
     machine's: it does not matter to a popcount.
     """
-    count, width = packed.shape
-    if width % 8:
-        packed = np.pad(packed, ((0, 0), (0, -width % 8)))
+    if packed.shape[1] % 8:
+        packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
     words = np.ascontiguousarray(packed).view(np.uint64).T
     words = np.require(words, requirements=["C", "A"]).view()
     words.flags.writeable = False
-    return words.reshape(-1, count)
+    return words

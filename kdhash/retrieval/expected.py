@@ -23,8 +23,6 @@ def expected_average_precision(
     counts: DistanceCounts, k: int, denominator: str = "hits"
 ) -> Float64[np.ndarray, " queries"]:
     """Expected AP@k of each query, 1 <= k <= items; denominators as in `metrics.average_precision`."""
-    if denominator not in ("hits", "min", "all"):
-        raise ValueError(f"denominator: expected 'hits', 'min' or 'all', got {denominator!r}")
 
     def block(rows: slice) -> np.ndarray:
         return _average_precision(DistanceCounts(*(table[rows] for table in counts)), k, denominator)
@@ -37,26 +35,21 @@ def _average_precision(counts: DistanceCounts, k: int, denominator: str) -> np.n
     places_before = items.cumsum(axis=1) - items
     hits_before = hits.cumsum(axis=1) - hits
     inside = np.clip(k - places_before, 0, items)
-    total = hits.sum(axis=1)
-
     share = hits / np.maximum(items, 1)
     growth = (hits - 1) / np.maximum(items - 1, 1)
     first, later = _place_sums(places_before, inside)
     sums = share * ((hits_before + 1) * first + growth * later)
-    if denominator == "all" or (inside == items).all():
-        return safe_divide(sums.sum(axis=1), total)
-    if denominator == "min":
-        return safe_divide(sums.sum(axis=1), np.minimum(total, k))
+    cut = (inside > 0) & (inside < items)
+    found = np.where(cut, 0, np.where(inside > 0, hits, 0)).sum(axis=1)
+    if denominator != "hits" or not cut.any():
+        return divide_precisions(sums.sum(axis=1), found, hits.sum(axis=1), k, denominator)
 
-    whole = (inside == items) & (items > 0)
-    result = safe_divide(np.where(whole, sums, 0).sum(axis=1), np.where(whole, hits, 0).sum(axis=1))
-    queries, radii = np.nonzero((inside > 0) & (inside < items))
-    if len(queries):
-        at = queries, radii
-        base = np.where(whole, sums, 0).sum(axis=1)[queries]
-        result[queries] = _average_over_cut(
-            base, hits_before[at], items[at], hits[at], inside[at], first[at], later[at]
-        )
+    uncut = np.where(cut, 0, sums).sum(axis=1)
+    result = safe_divide(uncut, found)
+    at = np.nonzero(cut)
+    result[at[0]] = _average_over_cut(
+        uncut[at[0]], hits_before[at], items[at], hits[at], inside[at], first[at], later[at]
+    )
     return result
 
 
@@ -92,6 +85,33 @@ def _average_over_cut(
         sums = base[part, None] + x / m * ((found + 1) * first[part, None] + growth * later[part, None])
         result[part] = (weights * safe_divide(sums, found + x)).sum(axis=1) / weights.sum(axis=1)
     return result
+
+
+def extreme_average_precision(
+    counts: DistanceCounts, k: int, denominator: str = "hits", *, relevant_first: bool
+) -> Float64[np.ndarray, " queries"]:
+    """AP@k of each query with the hits of every tie group before its other items, or after them."""
+    places_before = counts.items.cumsum(axis=1) - counts.items
+    hits_before = counts.hits.cumsum(axis=1) - counts.hits
+    start = places_before if relevant_first else places_before + counts.items - counts.hits
+    inside = np.clip(k - start, 0, counts.hits)
+    # the j-th hit of a group stands at place start + j and has precision (H + j) / (start + j)
+    first, later = _place_sums(start, inside)
+    return divide_precisions(
+        ((hits_before + 1) * first + later).sum(axis=1),
+        inside.sum(axis=1),
+        counts.hits.sum(axis=1),
+        k,
+        denominator,
+    )
+
+
+def divide_precisions(
+    total: np.ndarray, found: np.ndarray, relevant: np.ndarray, k: int, denominator: str
+) -> Float64[np.ndarray, " queries"]:
+    """Sums of precision at hits -> AP, given the hits up to k and the relevant items at any rank."""
+    denominators = {"hits": found, "min": np.minimum(relevant, k), "all": relevant}
+    return safe_divide(total, denominators[denominator])
 
 
 def _place_sums(before: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

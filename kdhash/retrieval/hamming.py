@@ -83,7 +83,10 @@ def query_and_database_words(
     query: UInt8[np.ndarray, "queries bytes"], database: UInt8[np.ndarray, "items bytes"]
 ) -> tuple[UInt64[np.ndarray, "queries words"], UInt64[np.ndarray, "words items"]]:
     """The layout of the kernels: a query's words side by side, the database word by word."""
-    return np.ascontiguousarray(as_words(query).T), as_words(database)
+    query_words = np.ascontiguousarray(as_words(query).T).view()
+    # Numba compiles a kernel once for writable and once for read-only arrays: let there be one sort
+    query_words.flags.writeable = False
+    return query_words, as_words(database)
 
 
 def hamming_distances(

@@ -19,6 +19,7 @@ from kdhash.retrieval.expected import (
     expected_average_precision,
     expected_hits,
     expected_ndcg,
+    extreme_average_precision,
     ideal_dcg,
     safe_divide,
 )
@@ -59,12 +60,16 @@ def average_precision(
             tie group, the denominator is random too.
     'min'   min(k, relevant items of the database).
     'all'   all relevant items of the database (TREC's AP).
-    The three agree for k = all. 0 where the denominator is 0. Raises ValueError for other words, a negative
-    k, and codes or labels that do not fit together.
+    The three agree for k = all. ties='relevant_first' and 'relevant_last' give the value of those two orders:
+    with 'min' and 'all' the bounds over all orders of tied items. 0 where the denominator is 0. Raises
+    ValueError for other words, a negative k, and codes or labels that do not fit together.
     """
-    _check_ties(ties)
+    _check_word("ties", ties, ("expected", "stable", "relevant_first", "relevant_last"))
+    _check_word("denominator", denominator, ("hits", "min", "all"))
     counts = count_by_distance(query, database, query_labels, database_labels)
     k = resolve_k(k, len(database))
+    if ties in ("relevant_first", "relevant_last"):
+        return extreme_average_precision(counts, k, denominator, relevant_first=ties == "relevant_first")
     if ties == "expected":
         return expected_average_precision(counts, k, denominator)
     relevant = counts.hits.sum(axis=1)
@@ -102,7 +107,7 @@ def precision_at_k(
     ties: str = "expected",
 ) -> PerQuery:
     """Hits among the first k ranks / k, per query. Raises ValueError as `average_precision` does."""
-    _check_ties(ties)
+    _check_word("ties", ties)
     k = resolve_k(k, len(database))
     return _hits_at_k(query, database, query_labels, database_labels, k, ties)[0] / k
 
@@ -120,7 +125,7 @@ def recall_at_k(
 
     Raises ValueError as `average_precision` does.
     """
-    _check_ties(ties)
+    _check_word("ties", ties)
     k = resolve_k(k, len(database))
     return safe_divide(*_hits_at_k(query, database, query_labels, database_labels, k, ties))
 
@@ -139,7 +144,7 @@ def ndcg_at_k(
     0 for a query without a relevant item. Source: Jarvelin and Kekalainen, TOIS 2002, with the exponential
     gain of Burges et al., ICML 2005. Raises ValueError as `average_precision` does.
     """
-    _check_ties(ties)
+    _check_word("ties", ties)
     counts = count_by_distance(query, database, query_labels, database_labels)
     k = resolve_k(k, len(database))
     if ties == "expected":
@@ -256,9 +261,9 @@ def _map_ranked(
     return map_query_blocks(block, len(query), _RANKING_BLOCK)
 
 
-def _check_ties(ties: str) -> None:
-    if ties not in ("expected", "stable"):
-        raise ValueError(f"ties: expected 'expected' or 'stable', got {ties!r}")
+def _check_word(name: str, word: str, allowed: tuple[str, ...] = ("expected", "stable")) -> None:
+    if word not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(allowed)}; got {word!r}")
 
 
 def _name_of(k: int) -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
-from kdhash.retrieval.expected import safe_divide
+from kdhash.retrieval.expected import divide_precisions, safe_divide
 from kdhash.retrieval.labels import gain_of
 
 
@@ -39,13 +39,7 @@ def ranked_average_precision(
 ) -> Float64[np.ndarray, " queries"]:
     """AP@k of each query, `relevant` being its hits at any rank. See `metrics.average_precision`."""
     total = _sum_to_rank(hits, hits.number / hits.rank, k)
-    if denominator == "all":
-        return safe_divide(total, relevant)
-    if denominator == "min":
-        return safe_divide(total, np.minimum(relevant, k))
-    if denominator != "hits":
-        raise ValueError(f"denominator: expected 'hits', 'min' or 'all', got {denominator!r}")
-    return safe_divide(total, ranked_hit_count(hits, k))
+    return divide_precisions(total, ranked_hit_count(hits, k), relevant, k, denominator)
 
 
 def ranked_hit_count(hits: RankedHits, k: int) -> Float64[np.ndarray, " queries"]:

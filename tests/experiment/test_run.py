@@ -1,0 +1,155 @@
+"""The whole river on handwritten digits, made small; then again, and with another config."""
+
+import importlib.util
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdhash.config import ConfigError, check_config, flat
+from kdhash.experiment.run import run
+from kdhash.experiment.workdir import begin, claim, fingerprint, finish, finished
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def load_config(name: str):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config().lock()
+
+
+def small():
+    """The quickstart with little of everything; eight devices, as the test process has."""
+    config = load_config("quickstart")
+    config.bits = 16
+    for part in ("pretrain", "teacher", "student"):
+        config[part].schedule.epochs = 2.0
+        config[part].schedule.warmup_epochs = 0.0
+        config[part].schedule.checkpoint_every_epochs = 1.0
+    config.evaluate.ks = (0, 100)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, run(small(), workdir, command="the command")
+
+
+def results_of(report: Path) -> dict:
+    return json.loads((report.parent / "results.json").read_text())
+
+
+def test_every_row_of_the_comparison_is_there_and_scored(finished_run):
+    results = results_of(finished_run[1])
+    names = [row["name"] for row in results["rows"]]
+    assert {"mlp", "convnet", "resnet8", "mean", "concat", "attention"} <= set(names)
+    assert {"student, no transfer", "student, taught by attention"} <= set(names)
+    assert {row["group"] for row in results["rows"]} == {"teacher", "fusion", "student", "float", "fitted"}
+    for row in results["rows"]:
+        assert 0.1 < row["metrics"]["map@all"] <= 1, row["name"]
+        assert row["encode_ms"] > 0
+    assert len(results["claims"]) == 3
+    assert results["protocol"]["query"] + results["protocol"]["database"] == 1797
+
+
+def test_report_stands_alone(finished_run):
+    page = finished_run[1].read_text()
+    assert "data:image/png;base64," in page
+    assert "the command" in page
+    assert (finished_run[1].parent / "table.md").exists()
+
+
+def test_second_start_does_nothing_again_and_reports_the_same(finished_run):
+    workdir, report = finished_run
+    before = results_of(report)
+    stamps = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")}
+    start = time.perf_counter()
+    run(small(), workdir, command="the command")
+    assert time.perf_counter() - start < 30
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")} == stamps
+    after = results_of(report)
+    assert before["rows"] == after["rows"]
+
+
+def test_attention_weights_of_every_class_sum_to_one(finished_run):
+    with np.load(finished_run[0] / "evaluate" / "arrays.npz") as arrays:
+        shaped = [value for value in arrays.values() if value.shape == (10, 3)]
+    assert any(np.allclose(value.sum(axis=1), 1, atol=1e-5) for value in shaped)
+
+
+def test_workdir_of_another_config_is_refused_with_the_fields(finished_run):
+    other = small()
+    other.bits = 32
+    other.student.weights.code = 2.0
+    with pytest.raises(ConfigError, match=r"bits: 16 there, 32 now\n  student\.weights\.code"):
+        run(other, finished_run[0])
+
+
+def test_moving_the_data_is_no_other_config(tmp_path):
+    config = small()
+    claim(tmp_path, config)
+    config.data_dir = "elsewhere"
+    claim(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("bits", 20, "multiple of 8"),
+        ("mapping", "vmap", "choose 'jit' or 'pmap'"),
+        ("protocol", "cifar10-9", "choose one of cifar10-1"),
+        ("dataset", "nowhere", "config.data_dir"),
+        ("student.schedule.batch_size", 100, "8 devices do not divide"),
+        ("student.schedule.epochs", 0.0, "must be positive"),
+        ("teacher.rows", ("mode",), "choose from single"),
+        ("student.arch", "vgg", "choose one of"),
+        ("features.views", ("flip",), "'original'"),
+    ],
+)
+def test_bad_field_is_one_clear_line_before_any_work(tmp_path, field, value, message):
+    config = small()
+    *path, last = field.split(".")
+    part = config
+    for name in path:
+        part = part[name]
+    with part.ignore_type():
+        part[last] = value
+    with pytest.raises(ConfigError) as error:
+        run(config, tmp_path / "run")
+    assert message in str(error.value)
+    assert f"config.{field}" in str(error.value) or field == "dataset"
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_weights_are_named_with_the_place(tmp_path):
+    config = load_config("dmth_cifar10")
+    config.weights_dir = str(tmp_path)
+    with pytest.raises(ConfigError, match=r"config\.teachers\.resnet20\.weights: no file"):
+        check_config(config, devices=8)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_is_complete_and_knows_its_command(path):
+    config = load_config(path.stem)
+    fields = flat(config)
+    assert {"seed", "bits", "protocol", "student.schedule.epochs"} <= set(fields)
+    assert all(value is not None for value in fields.values())
+    assert "python -m kdhash.main" in path.read_text() or "launch/" in path.read_text()
+
+
+def test_half_done_work_on_other_inputs_is_removed(tmp_path):
+    folder = begin(tmp_path / "x", fingerprint("a"))
+    (folder / "checkpoint").write_text("half")
+    begin(folder, fingerprint("a"))
+    assert (folder / "checkpoint").exists()
+    begin(folder, fingerprint("b"))
+    assert not (folder / "checkpoint").exists()
+    finish(folder, fingerprint("b"), {"score": 1})
+    assert finished(folder, fingerprint("b")) == {"score": 1}
+    assert finished(folder, fingerprint("a")) is None
