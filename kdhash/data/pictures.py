@@ -41,9 +41,6 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     # broken metadata is no reason to lose a sound picture
     with contextlib.suppress(ValueError, SyntaxError, KeyError, TypeError, OSError, struct.error):
         picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "RGB":
-        # a PNG may name one RGB colour as transparent
-        return _over_white(picture) if "transparency" in picture.info else picture
     if picture.mode.startswith("I"):
         values = np.asarray(picture).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -55,7 +52,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         raise ValueError(
             "floating-point pixels, whose range is not known; save the picture with 8 or 16 bits"
         )
-    if picture.has_transparency_data:
+    if picture.has_transparency_data:  # alpha, or one colour or palette entry named as transparent
         return _over_white(picture)
     return picture.convert("RGB")
 

@@ -1,3 +1,6 @@
-"""PLACEHOLDER by the lead; the report writer overwrites it."""
-def table_text(results): return "\n".join(f"{r['name']:40s} {r['metrics']['map@all']:.4f} {r['encode_ms']}" for r in results["rows"])
-def write_report(results, arrays, out): out.mkdir(exist_ok=True); return out/'report.html'
+"""From numbers to tables, figures and one self-contained page. Takes plain dictionaries and arrays."""
+
+from kdhash.report.page import write_report
+from kdhash.report.tables import table_markdown, table_text
+
+__all__ = ["table_markdown", "table_text", "write_report"]

@@ -1,0 +1,140 @@
+"""Figures as PNG bytes. Colours tell groups apart and are safe for the colour-blind (Okabe and Ito)."""
+
+import io
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+COLORS = {
+    "teacher": "#56B4E9",
+    "fusion": "#0072B2",
+    "student": "#D55E00",
+    "float": "#000000",
+    "fitted": "#999999",
+}
+RIGHT, WRONG = "#009E73", "#D55E00"
+STYLES = ["-", "--", "-.", ":", (0, (1, 3)), (0, (5, 1, 1, 1, 1, 1))]
+
+
+def precision_recall(rows: list[dict[str, Any]], curves: dict[str, dict[str, np.ndarray]]) -> bytes:
+    """One line a row: precision against recall as the Hamming radius grows from 0 to all bits."""
+    figure, axes = _figure("recall", "precision")
+    for name, color, style, width in _lines(rows, curves):
+        axes.plot(curves[name]["recall"], curves[name]["precision"], color=color, linestyle=style, linewidth=width, label=name)
+    axes.set(xlim=(0, 1.0), ylim=(None, 1.005))
+    return _with_legend(figure, axes)
+
+
+def precision_at(rows: list[dict[str, Any]], curves: dict[str, Any]) -> bytes:
+    """One line a row: precision among the first N results."""
+    figure, axes = _figure("N, results looked at", "precision@N")
+    for name, color, style, width in _lines(rows, curves):
+        axes.plot(curves["k"], curves[name], color=color, linestyle=style, linewidth=width, label=name)
+    axes.set(xscale="log")
+    return _with_legend(figure, axes)
+
+
+def attention(data: dict[str, Any]) -> bytes:
+    """Classes by teachers, cells annotated; the middle colour is the uniform weight."""
+    weights = np.asarray(data["weights"])
+    classes, teachers = weights.shape
+    uniform = 1 / teachers
+    reach = max(0.02, float(np.abs(weights - uniform).max()))
+    figure = Figure(figsize=(2.2 + 1.1 * teachers, 1.4 + 0.36 * classes), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(weights, cmap="PuOr_r", vmin=uniform - reach, vmax=uniform + reach, aspect="auto")
+    axes.set_xticks(range(teachers), data["teachers"])
+    axes.set_yticks(range(classes), data["classes"])
+    for i, j in np.ndindex(classes, teachers):
+        strong = abs(weights[i, j] - uniform) > 0.6 * reach
+        axes.text(j, i, f"{weights[i, j]:.3f}", ha="center", va="center", fontsize=8, color="white" if strong else "black")
+    figure.colorbar(shown, ax=axes, label=f"mean weight (uniform {uniform:.3f})")
+    return _png(figure)
+
+
+def training(curves: dict[str, dict[str, list[float]]]) -> bytes:
+    """Left: loss, raw light and smoothed. Right: mAP among validation pictures."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    palette = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
+    for (name, curve), color in zip(curves.items(), palette * len(curves), strict=False):
+        loss = np.asarray(curve["loss"], float)
+        left.plot(curve["step"], loss, color=color, alpha=0.25, linewidth=1)
+        left.plot(curve["step"], _smooth(loss), color=color, linewidth=1.6, label=name)
+        right.plot(curve["validation_step"], curve["validation_map"], "o-", color=color, markersize=3, label=name)
+    left.set(xlabel="step", ylabel="loss (its terms differ between rows)")
+    right.set(xlabel="step", ylabel="validation mAP@all")
+    for axes in (left, right):
+        _plain(axes)
+    left.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def retrieval_grid(grid: dict[str, Any], class_names: list[str]) -> bytes:
+    """A query a line, its nearest pictures to the right: a tick and a frame for the right class, a cross for a wrong one."""
+    queries, results = np.asarray(grid["queries"]), np.asarray(grid["results"])
+    rows, columns = results.shape[:2]
+    figure = Figure(figsize=(1.0 * (columns + 1.4), 1.22 * rows), layout="constrained")
+    cells = figure.subplots(rows, columns + 1, squeeze=False)
+    for i in range(rows):
+        label = int(grid["query_labels"][i])
+        _picture(cells[i, 0], queries[i], class_names[label], "#333333", 2.5)
+        for j in range(columns):
+            found = int(grid["result_labels"][i][j])
+            right = found == label
+            caption = f"{'✓' if right else '✗ ' + class_names[found]} {int(grid['distances'][i][j])}"
+            _picture(cells[i, j + 1], results[i, j], caption, RIGHT if right else WRONG, 2.0 if right else 3.0)
+    return _png(figure)
+
+
+def _picture(axes, picture: np.ndarray, caption: str, color: str, width: float) -> None:
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(caption, fontsize=7, color=color, pad=2)
+    for side in axes.spines.values():
+        side.set(color=color, linewidth=width)
+
+
+def _figure(xlabel: str, ylabel: str):
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    _plain(axes)
+    return figure, axes
+
+
+def _plain(axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+
+
+def _lines(rows: list[dict[str, Any]], curves: dict[str, Any]):
+    """Name, colour, line style and width of each row that has a curve; students stand out."""
+    seen: dict[str, int] = {}
+    for row in rows:
+        if row["name"] in curves:
+            group = row["group"]
+            place = seen[group] = seen.get(group, -1) + 1
+            yield row["name"], COLORS[group], STYLES[place % len(STYLES)], 2.4 if group == "student" else 1.3
+
+
+def _with_legend(figure, axes) -> bytes:
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return _png(figure)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Exponential average over about a tenth of the curve."""
+    keep = 1 - 1 / max(2, len(values) / 10)
+    out = np.array(values, float)
+    for i in range(1, len(out)):
+        out[i] = keep * out[i - 1] + (1 - keep) * out[i]
+    return out
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, facecolor="white")
+    return buffer.getvalue()
