@@ -83,7 +83,7 @@ def get_config() -> ConfigDict:
             "augment": {"pad": 4, "flip": True, "cutout": 0},
             "weights": {"quantization": 0.1, "balance": 0.1, "code": 1.0, "relation": 1.0, "feature": 0.0},
             "schedule": {
-                "epochs": 12.0,
+                "epochs": 10.0,
                 "batch_size": 128,
                 "optimizer": "sgd",
                 "learning_rate": 0.1,

@@ -38,7 +38,10 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
     if config.protocol not in PROTOCOLS:
         yield f"config.protocol is {config.protocol!r}; choose one of {', '.join(PROTOCOLS)}"
     if config.validation_per_class < 1:
-        yield f"config.validation_per_class is {config.validation_per_class}; forms and epochs are chosen on held-out images, so hold out at least 1 a class"
+        yield (
+            f"config.validation_per_class is {config.validation_per_class}; forms and epochs are chosen on "
+            "held-out images, so hold out at least 1 a class"
+        )
     if config.dataset != "digits" and not (Path(config.data_dir) / config.dataset).is_dir():
         yield (
             f"config.data_dir: no data set {Path(config.data_dir) / config.dataset}; prepare it with "

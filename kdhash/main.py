@@ -27,14 +27,14 @@ def main(argv: list[str]) -> int:
 
     if len(argv) > 1:
         return _fail(f"unexpected argument {argv[1]!r}; every option starts with --")
-    config = _CONFIG.value
-    if jax.config.jax_platforms in (None, "", "cpu") and config.host_devices > 1:
+    config, workdir = _CONFIG.value, _WORKDIR.value or ""
+    if config.host_devices > 1:
         # Several host devices share the work of a CPU's cores better than one does; other platforms ignore this.
         jax.config.update("jax_num_cpu_devices", config.host_devices)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every rename
     command = "python -m kdhash.main " + shlex.join(sys.argv[1:])
     try:
-        run(config, _WORKDIR.value, command=command)
+        run(config, workdir, command=command)
     except (ConfigError, TrainingFailed, FileNotFoundError, ValueError) as error:
         if os.environ.get("KDHASH_TRACEBACK"):
             raise

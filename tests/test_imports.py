@@ -44,7 +44,9 @@ def test_module_imports_only_what_its_room_may(path):
         inside = name.removeprefix("kdhash.")
         if room in MAY_IMPORT:
             allowed = MAY_IMPORT[room]
-            assert any(inside == may or inside.startswith(may + ".") for may in allowed), f"{path} imports {name}"
+            assert any(inside == may or inside.startswith(may + ".") for may in allowed), (
+                f"{path} imports {name}"
+            )
         elif room not in ("main", "__main__"):
             assert not inside.startswith("experiment"), f"{path} imports {name}"
 

@@ -89,7 +89,7 @@ def _evaluate(run, teachers, features, heads, students) -> Scores:
         if not single:
             fused_outputs[label] = outputs
     grids = {}
-    for name, student in students.items():
+    for _name, student in students.items():
         encode = make_encode(student.method, run.mesh, run.config.features.batch_size)
         codes = encode(student.variables, run_pictures(run), everything)
         taught = f"taught by {student.teacher.name}" if student.teacher else "no transfer"
@@ -128,13 +128,23 @@ def _feature_rows(run, features, heads, fused_outputs, network_ms, rows, add) ->
     labels = run.dataset.labels
     for name, (values, ms) in sets.items():
         start = time.perf_counter()
-        scores = float_map(values[query], values[database], labels[query], labels[database], tuple(run.config.evaluate.ks))
+        scores = float_map(
+            values[query], values[database], labels[query], labels[database], tuple(run.config.evaluate.ks)
+        )
         facts = {"encode_ms": ms, "parameters": None, "accuracy": None}
         rows.append(
-            {"group": "float", "name": f"cosine, {name}", "metrics": scores, "seconds": None,
-             "note": f"{values.shape[1]} floats an image, searched exactly", **facts}
+            {
+                "group": "float",
+                "name": f"cosine, {name}",
+                "metrics": scores,
+                "seconds": None,
+                "note": f"{values.shape[1]} floats an image, searched exactly",
+                **facts,
+            }
         )
-        run.say(f"evaluate cosine, {name}: mAP@all {scores['map@all']:.4f} ({time.perf_counter() - start:.0f} s)")
+        run.say(
+            f"evaluate cosine, {name}: mAP@all {scores['map@all']:.4f} ({time.perf_counter() - start:.0f} s)"
+        )
         fits: dict[str, Callable] = {"LSH": fit_lsh}
         if values.shape[1] >= run.config.bits:
             fits["ITQ"] = fit_itq
@@ -142,7 +152,9 @@ def _feature_rows(run, features, heads, fused_outputs, network_ms, rows, add) ->
             start = time.perf_counter()
             hasher = fit(values[train], run.config.bits, seed=run.config.seed)
             seconds = time.perf_counter() - start
-            add("fitted", f"{kind}, {name}", hasher.encode(values), note="no labels", seconds=seconds, **facts)
+            add(
+                "fitted", f"{kind}, {name}", hasher.encode(values), note="no labels", seconds=seconds, **facts
+            )
 
 
 def _code_metrics(run: Run, packed: np.ndarray) -> dict[str, Any]:
@@ -195,7 +207,11 @@ def _attention_by_class(run: Run, head: Head, attention: np.ndarray) -> dict[str
     query = run.protocol.query
     labels = run.dataset.labels[query]
     weights = [attention[query][labels == label].mean(axis=0) for label in range(run.classes)]
-    return {"teachers": list(head.members), "classes": list(run.dataset.class_names), "weights": np.stack(weights)}
+    return {
+        "teachers": list(head.members),
+        "classes": list(run.dataset.class_names),
+        "weights": np.stack(weights),
+    }
 
 
 def _grid(run: Run, name: str, packed: np.ndarray) -> dict[str, Any]:
@@ -232,7 +248,7 @@ def _save(folder: Path, scores: Scores) -> None:
         return {"value": value}
 
     tree = shelve({"rows": scores.rows, "arrays": scores.arrays})
-    np.savez(folder / "arrays.tmp.npz", *leaves)  # type: ignore[arg-type]
+    np.savez(folder / "arrays.tmp.npz", *leaves)
     os.replace(folder / "arrays.tmp.npz", folder / "arrays.npz")
     (folder / "scores.tmp").write_text(json.dumps(tree))
     os.replace(folder / "scores.tmp", folder / "scores.json")

@@ -47,7 +47,9 @@ def train_students(run: Run, heads: dict[str, Head], features: dict[str, Feature
     return students
 
 
-def picture_batches(dataset: ImageDataset, targets: dict[str, np.ndarray] | None = None) -> Callable[[np.ndarray], dict]:
+def picture_batches(
+    dataset: ImageDataset, targets: dict[str, np.ndarray] | None = None
+) -> Callable[[np.ndarray], dict]:
     """fetch(rows) -> {'image' uint8, 'label', and the rows of each target}."""
 
     def fetch(rows: np.ndarray) -> dict[str, Any]:
@@ -94,7 +96,9 @@ def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str,
         axis_name=AXIS if run.config.mapping == "pmap" else None,
     )
     settings = {key: value for key, value in config.items() if key not in ("rows", "teacher", "weights")}
-    settings = {key: value.to_dict() if isinstance(value, ConfigDict) else value for key, value in settings.items()}
+    settings = {
+        key: value.to_dict() if isinstance(value, ConfigDict) else value for key, value in settings.items()
+    }
     inputs = fingerprint(
         run.identity(), settings, weights._asdict(), run.config.bits, teacher.inputs if teacher else None
     )
@@ -131,7 +135,9 @@ def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str,
         seconds = time.perf_counter() - start
         notes = finish(folder, inputs, {"validation": validate(variables), "seconds": seconds})
     shape = (1, *run.dataset.images.image_shape)
-    template = jax.eval_shape(method.init, jax.random.key(0), {"image": jax.ShapeDtypeStruct(shape, jnp.float32)})
+    template = jax.eval_shape(
+        method.init, jax.random.key(0), {"image": jax.ShapeDtypeStruct(shape, jnp.float32)}
+    )
     variables = load_variables(folder / "model.safetensors", template)
     return Student(row, teacher, method, variables, notes["validation"], notes["seconds"])
 

@@ -99,14 +99,18 @@ def best_single(heads: dict[str, Head]) -> Head:
     return max(singles, key=lambda head: head.validation)
 
 
-def head_outputs(run: Run, head: Head, features: dict[str, Features], view: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+def head_outputs(
+    run: Run, head: Head, features: dict[str, Features], view: str, rows: np.ndarray
+) -> dict[str, np.ndarray]:
     """'codes' [rows, bits], 'fused' [rows, width], 'logits' and 'attention' [rows, members] of cached features of a view."""
     apply = jax.jit(
         lambda variables, batch: fusion_outputs(
             variables, batch, bits=run.config.bits, classes=run.classes, fusion=head.fusion
         )
     )
-    return chunked(lambda part: apply(head.variables, _stack(features, head.members, (view,), part, 0)), rows, 10000)
+    return chunked(
+        lambda part: apply(head.variables, _stack(features, head.members, (view,), part, 0)), rows, 10000
+    )
 
 
 def _train_head(
@@ -122,7 +126,12 @@ def _train_head(
     weights = LossWeights(quantization=config.quantization, balance=config.balance)
     settings = {key: value for key, value in config.items() if key not in ("rows", "attention", "schedule")}
     inputs = fingerprint(
-        run.identity(), settings, config.schedule, fusion, run.config.bits, {name: teachers[name].identity for name in members}
+        run.identity(),
+        settings,
+        config.schedule,
+        fusion,
+        run.config.bits,
+        {name: teachers[name].identity for name in members},
     )
     folder = run.workdir / "teacher" / label
     method = fusion_teacher(bits=run.config.bits, classes=run.classes, fusion=fusion, weights=weights)
@@ -147,7 +156,9 @@ def _train_head(
         )
 
     template = jax.eval_shape(
-        method.init, jax.random.key(0), jax.eval_shape(pick_view, jax.random.split(jax.random.key(0), 1), fetch(np.arange(1)))
+        method.init,
+        jax.random.key(0),
+        jax.eval_shape(pick_view, jax.random.split(jax.random.key(0), 1), fetch(np.arange(1))),
     )
     notes = finished(folder, inputs)
     if notes is None:
@@ -190,5 +201,7 @@ def _stack(
     only: int | None = None,
 ) -> dict[str, np.ndarray]:
     """{teacher: [rows, views, width]}, or of one view [rows, width] where `only` gives its place."""
-    stacks = {name: np.stack([features[name][view]["features"][rows] for view in views], axis=1) for name in members}
+    stacks = {
+        name: np.stack([features[name][view]["features"][rows] for view in views], axis=1) for name in members
+    }
     return stacks if only is None else {name: stack[:, only] for name, stack in stacks.items()}

@@ -25,4 +25,4 @@ def info_nce(
     if direction not in axes:
         raise ValueError(f"direction is {direction!r}; choose 'student', 'teacher' or 'both'")
     losses = [-jnp.mean(jnp.diagonal(jax.nn.log_softmax(logits, axis=axis))) for axis in axes[direction]]
-    return sum(losses) / len(losses)
+    return jnp.mean(jnp.stack(losses))

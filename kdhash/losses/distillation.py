@@ -73,7 +73,10 @@ def cosine_distance(
 
 
 def code_distillation(
-    student_codes: Float[Array, "batch bits"], teacher_codes: Float[Array, "batch bits"], *, where: Where = None
+    student_codes: Float[Array, "batch bits"],
+    teacher_codes: Float[Array, "batch bits"],
+    *,
+    where: Where = None,
 ) -> Float[Array, ""]:
     """mean(1 - cos(u_S, u_T)) on real-valued codes. Source: METHODS section 1 (our reconstruction of DMTH)."""
     return cosine_distance(student_codes, teacher_codes, where=where)

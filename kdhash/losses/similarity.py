@@ -24,7 +24,9 @@ def cosine(a: Float[Array, "batch width"], b: Float[Array, "batch width"]) -> Fl
     return jnp.sum(unit_rows(a) * unit_rows(b), axis=-1)
 
 
-def cosine_matrix(a: Float[Array, "rows width"], b: Float[Array, "columns width"]) -> Float[Array, "rows columns"]:
+def cosine_matrix(
+    a: Float[Array, "rows width"], b: Float[Array, "columns width"]
+) -> Float[Array, "rows columns"]:
     """Cosine of every row of `a` with every row of `b`, in [-1, 1]."""
     return unit_rows(a) @ unit_rows(b).T
 

@@ -8,15 +8,19 @@ Two methods, trained one after the other: `fusion_teacher` on cached features, `
 
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from kdhash.losses import balance, code_distillation, cross_entropy, feature_regression, quantization, relational_distillation
+from kdhash.losses import (
+    balance,
+    code_distillation,
+    cross_entropy,
+    feature_regression,
+    quantization,
+    relational_distillation,
+)
 from kdhash.methods.interface import Method
-from kdhash.models.backbones import make_backbone
-from kdhash.models.fusion import Fusion
-from kdhash.models.hash_head import HashHead
+from kdhash.models.fusion import FusionTeacher
+from kdhash.models.student import HashStudent
 
 
 class LossWeights(NamedTuple):
@@ -29,23 +33,12 @@ class LossWeights(NamedTuple):
     feature: float = 0.0
 
 
-class _FusionTeacher(nn.Module):
-    fusion: dict[str, Any]
-    bits: int
-    classes: int
-
-    @nn.compact
-    def __call__(self, features, keys=None):
-        outputs = Fusion(**self.fusion, name="fusion")(features, keys)
-        return outputs | HashHead(self.bits, self.classes, name="head")(outputs["fused"])
-
-
 def fusion_teacher(*, bits: int, classes: int, fusion: dict[str, Any], weights: LossWeights) -> Method:
     """z = fuse(h_1..h_T), u_T = tanh(W z), L_T = CE + quantisation + balance. The batch: 'features' (by teacher), 'label'.
 
     Outputs per example: 'codes', 'logits', 'fused', 'attention'. `fusion` holds the fields of `models.fusion.Fusion`.
     """
-    model = _FusionTeacher(fusion, bits, classes)
+    model = FusionTeacher(fusion, bits, classes)
 
     def init(rng, batch):
         return model.init(rng, batch["features"])
@@ -67,30 +60,11 @@ def fusion_teacher(*, bits: int, classes: int, fusion: dict[str, Any], weights: 
     return Method(init, forward, loss, encode)
 
 
-def fusion_outputs(variables: Any, features: dict[str, jax.Array], *, bits: int, classes: int, fusion: dict[str, Any]):
+def fusion_outputs(
+    variables: Any, features: dict[str, jax.Array], *, bits: int, classes: int, fusion: dict[str, Any]
+):
     """What a trained fusion teacher says of cached features: {'codes', 'logits', 'fused', 'attention'}."""
-    return _FusionTeacher(fusion, bits, classes).apply(variables, features)
-
-
-class _HashStudent(nn.Module):
-    arch: str
-    sizes: dict[str, Any]
-    bits: int
-    classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    regress_to: int  # width of the teacher's fused feature; 0: no regression
-    axis_name: str | None
-
-    @nn.compact
-    def __call__(self, pictures, *, train=False):
-        x = (pictures - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-        net = make_backbone(self.arch, axis_name=self.axis_name, **self.sizes)
-        features = net(x, train=train)["features"]
-        outputs = HashHead(self.bits, self.classes, name="head")(features)
-        if self.regress_to:
-            outputs["fused"] = nn.Dense(self.regress_to, name="regressor")(features)
-        return outputs | {"features": features}
+    return FusionTeacher(fusion, bits, classes).apply(variables, features)
 
 
 def hash_student(
@@ -107,10 +81,11 @@ def hash_student(
 ) -> Method:
     """u_S = tanh(head(net(x))); L_S = CE + code, relation and feature distillation + quantisation + balance.
 
-    The batch: 'image' (float pictures in [0, 1]), 'label', and, where a distillation weight is not 0, the teacher's 'teacher_codes'
-    [batch, bits] and 'teacher_fused' [batch, teacher_width] of the same pictures. Only the student runs at search time.
+    The batch: 'image' (float pictures in [0, 1]), 'label', and, where a distillation weight is not 0, the teacher's
+    'teacher_codes' [batch, bits] and 'teacher_fused' [batch, teacher_width] of the same pictures. Only the student
+    runs at search time.
     """
-    model = _HashStudent(
+    model = HashStudent(
         arch, sizes, bits, classes, mean, std, teacher_width if weights.feature else 0, axis_name
     )
 

@@ -28,7 +28,9 @@ def fit_pca(features: Float[np.ndarray, "items width"], bits: int) -> LinearHash
     features = _checked(features)
     width = features.shape[1]
     if bits > width:
-        raise ValueError(f"{bits} bits from {width}-d features: a projection has no more directions than the width; use LSH")
+        raise ValueError(
+            f"{bits} bits from {width}-d features: a projection has no more directions than the width; use LSH"
+        )
     mean = features.mean(axis=0)
     _, directions = np.linalg.eigh(np.cov((features - mean).T).reshape(width, width))
     return LinearHash(mean, directions[:, ::-1][:, :bits].astype(features.dtype))

@@ -10,7 +10,9 @@ from kdhash.models.small import ConvNet, Mlp
 BACKBONES: dict[str, type[nn.Module]] = {"resnet_cifar": CifarResNet, "convnet": ConvNet, "mlp": Mlp}
 
 
-def make_backbone(arch: str, *, classes: int | None = None, axis_name: str | None = None, **sizes: Any) -> nn.Module:
+def make_backbone(
+    arch: str, *, classes: int | None = None, axis_name: str | None = None, **sizes: Any
+) -> nn.Module:
     """The Flax module of `arch` with its sizes (depth and width, or widths).
 
     It maps float pictures [batch, h, w, 3] to {'features', ...}. Raises ValueError for an unknown name or size.

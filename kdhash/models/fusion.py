@@ -1,9 +1,13 @@
 """Several teachers' features into one."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
+
+from kdhash.models.hash_head import HashHead
 
 
 class Fusion(nn.Module):
@@ -48,13 +52,30 @@ class Fusion(nn.Module):
         )
         if keys is not None and self.teacher_dropout:
             keep = jax.vmap(
-                lambda key: jax.random.bernoulli(jax.random.fold_in(key, 99), 1 - self.teacher_dropout, scores.shape[1:2])
+                lambda key: jax.random.bernoulli(
+                    jax.random.fold_in(key, 99), 1 - self.teacher_dropout, scores.shape[1:2]
+                )
             )(keys)
             scores = jnp.where(keep[..., None] | ~keep.any(axis=1)[:, None, None], scores, -1e9)
         weights = nn.softmax(scores / self.temperature, axis=1)
         split = tokens.reshape(*tokens.shape[:2], self.heads, -1)
         fused = (weights[..., None] * split).sum(axis=1).reshape(len(tokens), -1)
         return {"fused": fused, "attention": weights.mean(axis=-1)}
+
+
+class FusionTeacher(nn.Module):
+    """Fused features and their hash head: {'codes', 'logits', 'fused', 'attention'}; `fusion` holds Fusion's fields."""
+
+    fusion: dict[str, Any]
+    bits: int
+    classes: int
+
+    @nn.compact
+    def __call__(
+        self, features: dict[str, Float[Array, "batch _"]], keys: Key[Array, " batch"] | None = None
+    ) -> dict[str, Array]:
+        outputs = Fusion(**self.fusion, name="fusion")(features, keys)
+        return outputs | HashHead(self.bits, self.classes, name="head")(outputs["fused"])
 
 
 def _noisy(x: Array, scale: float, keys: Array | None, salt: int) -> Array:

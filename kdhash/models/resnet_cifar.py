@@ -49,14 +49,20 @@ class CifarResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w 3"], *, train: bool = False) -> dict[str, Array]:
         if (self.depth - 2) % 6:
-            raise ValueError(f"depth {self.depth} of a CIFAR ResNet must be 6n + 2, such as 8, 20, 32, 44 or 56")
+            raise ValueError(
+                f"depth {self.depth} of a CIFAR ResNet must be 6n + 2, such as 8, 20, 32, 44 or 56"
+            )
         x = nn.Conv(self.width, (3, 3), padding=1, use_bias=False, dtype=self.dtype)(x)
         x = nn.relu(batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype))
         for stage in range(3):
             for block in range((self.depth - 2) // 6):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = BasicBlock(
-                    self.width * 2**stage, stride, self.axis_name, self.dtype, name=f"stage{stage}_block{block}"
+                    self.width * 2**stage,
+                    stride,
+                    self.axis_name,
+                    self.dtype,
+                    name=f"stage{stage}_block{block}",
                 )(x, train=train)
         spatial = x.astype(jnp.float32)
         outputs = {"features": spatial.mean(axis=(1, 2)), "spatial": spatial}

@@ -21,7 +21,14 @@ def precision_recall(rows: list[dict[str, Any]], curves: dict[str, dict[str, np.
     """One line a row: precision against recall as the Hamming radius grows from 0 to all bits."""
     figure, axes = _figure("recall", "precision")
     for name, color, style, width in _lines(rows, curves):
-        axes.plot(curves[name]["recall"], curves[name]["precision"], color=color, linestyle=style, linewidth=width, label=name)
+        axes.plot(
+            curves[name]["recall"],
+            curves[name]["precision"],
+            color=color,
+            linestyle=style,
+            linewidth=width,
+            label=name,
+        )
     axes.set(xlim=(0, 1.0), ylim=(None, 1.005))
     return _with_legend(figure, axes)
 
@@ -48,7 +55,15 @@ def attention(data: dict[str, Any]) -> bytes:
     axes.set_yticks(range(classes), data["classes"])
     for i, j in np.ndindex(classes, teachers):
         strong = abs(weights[i, j] - uniform) > 0.6 * reach
-        axes.text(j, i, f"{weights[i, j]:.3f}", ha="center", va="center", fontsize=8, color="white" if strong else "black")
+        axes.text(
+            j,
+            i,
+            f"{weights[i, j]:.3f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if strong else "black",
+        )
     figure.colorbar(shown, ax=axes, label=f"mean weight (uniform {uniform:.3f})")
     return _png(figure)
 
@@ -62,7 +77,9 @@ def training(curves: dict[str, dict[str, list[float]]]) -> bytes:
         loss = np.asarray(curve["loss"], float)
         left.plot(curve["step"], loss, color=color, alpha=0.25, linewidth=1)
         left.plot(curve["step"], _smooth(loss), color=color, linewidth=1.6, label=name)
-        right.plot(curve["validation_step"], curve["validation_map"], "o-", color=color, markersize=3, label=name)
+        right.plot(
+            curve["validation_step"], curve["validation_map"], "o-", color=color, markersize=3, label=name
+        )
     left.set(xlabel="step", ylabel="loss (its terms differ between rows)")
     right.set(xlabel="step", ylabel="validation mAP@all")
     for axes in (left, right):
@@ -84,7 +101,9 @@ def retrieval_grid(grid: dict[str, Any], class_names: list[str]) -> bytes:
             found = int(grid["result_labels"][i][j])
             right = found == label
             caption = f"{'✓' if right else '✗ ' + class_names[found]} {int(grid['distances'][i][j])}"
-            _picture(cells[i, j + 1], results[i, j], caption, RIGHT if right else WRONG, 2.0 if right else 3.0)
+            _picture(
+                cells[i, j + 1], results[i, j], caption, RIGHT if right else WRONG, 2.0 if right else 3.0
+            )
     return _png(figure)
 
 

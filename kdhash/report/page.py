@@ -55,10 +55,19 @@ def _sections(results: dict[str, Any], arrays: dict[str, Any]) -> list[tuple[str
         sections.append(("precision_recall", "Precision and recall", text, png))
     if arrays.get("precision_at"):
         text = "Of the first N results, the share that shows the query's class."
-        sections.append(("precision_at_n", "Precision of the first N results", text, figures.precision_at(rows, arrays["precision_at"])))
+        sections.append(
+            (
+                "precision_at_n",
+                "Precision of the first N results",
+                text,
+                figures.precision_at(rows, arrays["precision_at"]),
+            )
+        )
     if arrays.get("attention"):
         text = "Mean attention weight of each teacher over the queries of a class: which teacher is trusted for what."
-        sections.append(("attention", "Which teacher is trusted for what", text, figures.attention(arrays["attention"])))
+        sections.append(
+            ("attention", "Which teacher is trusted for what", text, figures.attention(arrays["attention"]))
+        )
     for i, grid in enumerate(arrays.get("retrieval_grid") or []):
         text = "Left, a query drawn at random from each class; right, its ten nearest codes, with their Hamming distance. ✓ same class, ✗ another one."
         png = figures.retrieval_grid(grid, results["class_names"])
@@ -135,7 +144,9 @@ def _provenance(results: dict[str, Any]) -> str:
         "time": spent,
         "ties": "mAP is the exact expectation over all orders of items at equal distance; AP@k divides by the hits among the first k",
     }
-    items = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd>" for name, value in facts.items())
+    items = "".join(
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd>" for name, value in facts.items()
+    )
     return f"<h2>How this was measured</h2><dl>{items}</dl>"
 
 

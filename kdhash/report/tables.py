@@ -61,7 +61,9 @@ def table_html(results: dict[str, Any]) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name, *_ in COLUMNS)
     body = []
     for group, rows in grouped(results):
-        body.append(f'<tr class="group"><th colspan="{len(COLUMNS) + 1}">{html.escape(GROUPS[group])}</th></tr>')
+        body.append(
+            f'<tr class="group"><th colspan="{len(COLUMNS) + 1}">{html.escape(GROUPS[group])}</th></tr>'
+        )
         best = best_of(rows)
         for row in rows:
             cells = "".join(
@@ -82,7 +84,9 @@ def grouped(results: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
 def cells_of(row: dict[str, Any]) -> list[str]:
     """The row's values as text; a missing or non-finite one as a dash."""
     return [
-        form.format(value) if isinstance(value := get(row), (int, float)) and math.isfinite(value) else MISSING
+        form.format(value)
+        if isinstance(value := get(row), (int, float)) and math.isfinite(value)
+        else MISSING
         for _, get, form, _ in COLUMNS
     ]
 

@@ -38,7 +38,9 @@ def fill(
     header = {"format": FORMAT, "rows": rows, "shard_rows": shard_rows, "identity": identity}
     started = folder / "identity.json"
     if started.exists() and json.loads(started.read_text()) != header:
-        raise ValueError(f"{folder} holds other features than asked for; remove it, or choose another cache folder")
+        raise ValueError(
+            f"{folder} holds other features than asked for; remove it, or choose another cache folder"
+        )
     _write_text(started, json.dumps(header, indent=1, sort_keys=True))
     checksums = {}
     for start in range(0, rows, shard_rows):
@@ -51,7 +53,9 @@ def fill(
             os.replace(temporary, path)
         checksums[path.name] = _sha256(path)
         yield stop
-    _write_text(folder / "manifest.json", json.dumps(header | {"shards": checksums}, indent=1, sort_keys=True))
+    _write_text(
+        folder / "manifest.json", json.dumps(header | {"shards": checksums}, indent=1, sort_keys=True)
+    )
 
 
 def is_complete(folder: str | Path, identity: dict[str, Any]) -> bool:

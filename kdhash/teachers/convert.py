@@ -17,7 +17,12 @@ NameMap = Mapping[str, tuple[str, str]]  # 'params/stem/kernel' -> (source name,
 
 
 def convert(
-    state: Mapping[str, np.ndarray], names: NameMap, template: Any, *, source: str, ignore: tuple[str, ...] = ()
+    state: Mapping[str, np.ndarray],
+    names: NameMap,
+    template: Any,
+    *,
+    source: str,
+    ignore: tuple[str, ...] = (),
 ) -> Any:
     """Fills the variables of `template` (a tree of shapes, from `jax.eval_shape`) from a foreign state dict.
 
@@ -41,9 +46,7 @@ def convert(
             continue
         array = TRANSFORMS[transform](usable[source_name])
         if array.shape != wanted[target].shape:
-            problems.append(
-                f"{source_name} gives shape {array.shape}, {target} needs {wanted[target].shape}"
-            )
+            problems.append(f"{source_name} gives shape {array.shape}, {target} needs {wanted[target].shape}")
         filled[target] = np.asarray(array, dtype=wanted[target].dtype)
     if problems:
         raise ValueError(f"{source}: the weights do not fit this architecture: " + "; ".join(problems))

@@ -74,8 +74,17 @@ def read_torch_file(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str, 
         }
     except TorchFileError as error:
         raise TorchFileError(f"{path}: {error}") from None
-    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, struct.error, KeyError, IndexError) as error:
-        raise TorchFileError(f"{path}: not a readable PyTorch file ({type(error).__name__}: {error})") from None
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        zipfile.BadZipFile,
+        struct.error,
+        KeyError,
+        IndexError,
+    ) as error:
+        raise TorchFileError(
+            f"{path}: not a readable PyTorch file ({type(error).__name__}: {error})"
+        ) from None
     except (TypeError, ValueError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
         raise TorchFileError(f"{path}: damaged ({type(error).__name__}: {error})") from None
 
@@ -135,9 +144,7 @@ def _read_zip(data: bytes, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
             raise TorchFileError("big-endian PyTorch files are not supported")
         tree = _Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
         prefix = root + "data/"
-        return tree, {
-            name[len(prefix) :]: archive.read(name) for name in sizes if name.startswith(prefix)
-        }
+        return tree, {name[len(prefix) :]: archive.read(name) for name in sizes if name.startswith(prefix)}
 
 
 def _read_legacy(data: bytes, max_bytes: int) -> tuple[Any, dict[str, bytes]]:

@@ -21,9 +21,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path):
-        policy = AnyPreservationPolicy(
-            [LatestN(1), BestN(get_metric_fn=lambda metrics: metrics[SCORE], n=1)]
-        )
+        policy = AnyPreservationPolicy([LatestN(1), BestN(get_metric_fn=lambda metrics: metrics[SCORE], n=1)])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
             best_fn=lambda metrics: metrics[SCORE],
@@ -42,7 +40,9 @@ class Checkpoints:
         """Starts to write `state` as `step`. Raises RuntimeError where the step exists already."""
         args = ocp.args.Composite(state=ocp.args.StandardSave(state))
         if not self._manager.save(step, args=args, metrics={SCORE: score}):
-            raise RuntimeError(f"checkpoint of step {step} was not written: it exists in {self._manager.directory}")
+            raise RuntimeError(
+                f"checkpoint of step {step} was not written: it exists in {self._manager.directory}"
+            )
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()

@@ -13,7 +13,7 @@ from kdhash.methods.interface import Batch, Method, Variables
 from kdhash.training.checkpoints import Checkpoints
 from kdhash.training.mapping import Prepare, make_train_step, put_batch, replicate
 from kdhash.training.metric_log import MetricLog, Watch
-from kdhash.training.state import TrainState, create_state, make_optimizer
+from kdhash.training.state import create_state, make_optimizer
 
 
 class Schedule(NamedTuple):

@@ -79,7 +79,10 @@ class Watch:
         elif elapsed - self._said >= self.every or done >= self.total:
             self._said = elapsed
             left = (self.total - done) / speed if speed else float("nan")
-            print(f"{self.label}: {done}/{self.total} {self.unit}  {rate}  {left:.0f} s left  {note}".rstrip(), flush=True)
+            print(
+                f"{self.label}: {done}/{self.total} {self.unit}  {rate}  {left:.0f} s left  {note}".rstrip(),
+                flush=True,
+            )
 
     def close(self) -> None:
         if self._bar is not None:

@@ -44,7 +44,9 @@ def make_optimizer(
 
     Weight decay acts on matrices and kernels only, not on norms and biases (arrays of less than two axes).
     """
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, max(steps, warmup_steps + 1))
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, warmup_steps, max(steps, warmup_steps + 1)
+    )
 
     def kernels(params):
         return jax.tree.map(lambda p: p.ndim >= 2, params)

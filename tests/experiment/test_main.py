@@ -21,7 +21,7 @@ def kdhash_main(*arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (("--config", "configs/quickstart.py"), "both are needed: --config configs/x.py --workdir runs/x"),
         (("--config.bitz=16",), "config has no field 'bitz'; did you mean 'bits'?"),

@@ -98,7 +98,7 @@ def test_moving_the_data_is_no_other_config(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "field, value, message",
+    ("field", "value", "message"),
     [
         ("bits", 20, "multiple of 8"),
         ("mapping", "vmap", "choose 'jit' or 'pmap'"),

@@ -69,7 +69,9 @@ def vectors(oracle):
 
 
 def case_of(vectors, case):
-    return {key.removeprefix(case + "."): value for key, value in vectors.items() if key.startswith(case + ".")}
+    return {
+        key.removeprefix(case + "."): value for key, value in vectors.items() if key.startswith(case + ".")
+    }
 
 
 def loss_and_student(name, o):

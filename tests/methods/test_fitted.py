@@ -48,7 +48,9 @@ def test_pca_directions_are_ordered_by_variance():
 def test_same_seed_same_codes():
     features, _ = clusters()
     for fit in (fit_itq, fit_lsh):
-        np.testing.assert_array_equal(fit(features, 8, seed=3).projection, fit(features, 8, seed=3).projection)
+        np.testing.assert_array_equal(
+            fit(features, 8, seed=3).projection, fit(features, 8, seed=3).projection
+        )
         assert not np.array_equal(fit(features, 8, seed=3).projection, fit(features, 8, seed=4).projection)
 
 

@@ -33,10 +33,11 @@ def problem(queries=12, items=300, bits=64, classes=5, seed=0, several=False):
 def test_counts_by_brute_force(backend, bits, several):
     query, database, query_labels, database_labels = problem(bits=bits, several=several)
     distance = np.bitwise_count(query[:, None] ^ database).sum(axis=2)
-    if several:
-        shared = query_labels @ database_labels.T
-    else:
-        shared = (query_labels[:, None] == database_labels).astype(int)
+    shared = (
+        query_labels @ database_labels.T
+        if several
+        else (query_labels[:, None] == database_labels).astype(int)
+    )
     counts = count_by_distance(query, database, query_labels, database_labels)
     for radius in range(bits + 1):
         np.testing.assert_array_equal(counts.items[:, radius], (distance == radius).sum(axis=1))

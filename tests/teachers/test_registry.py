@@ -7,7 +7,12 @@ import pytest
 from kdhash.teachers.convert import convert
 from kdhash.teachers.registry import load_teacher, load_variables, save_variables
 
-FILES = {20: "resnet20-12fca82f.th", 32: "resnet32-d509ac18.th", 44: "resnet44-014dd654.th", 56: "resnet56-4bfd9763.th"}
+FILES = {
+    20: "resnet20-12fca82f.th",
+    32: "resnet32-d509ac18.th",
+    44: "resnet44-014dd654.th",
+    56: "resnet56-4bfd9763.th",
+}
 
 
 def spec(depth: int) -> dict:
@@ -32,7 +37,9 @@ def test_outputs_equal_those_of_pytorch(shared, depth):
 
 def test_identity_changes_with_preprocessing_and_weights(shared):
     def load(**changes):
-        return load_teacher("t", spec(20) | changes, weights_dir=shared / "weights", image_size=32, classes=10)
+        return load_teacher(
+            "t", spec(20) | changes, weights_dir=shared / "weights", image_size=32, classes=10
+        )
 
     assert load().identity == load().identity
     assert load().identity != load(mean=(0.5, 0.5, 0.5)).identity
@@ -53,7 +60,9 @@ def test_missing_file_says_where_to_put_it(tmp_path):
 
 
 def test_convert_reports_every_problem_at_once():
-    template = {"params": {"a": jax.ShapeDtypeStruct((2, 3), np.float32), "b": jax.ShapeDtypeStruct((2,), np.float32)}}
+    template = {
+        "params": {"a": jax.ShapeDtypeStruct((2, 3), np.float32), "b": jax.ShapeDtypeStruct((2,), np.float32)}
+    }
     state = {"x": np.zeros((2, 3)), "extra": np.zeros(1)}
     names = {"params/a": ("x", "dense"), "params/c": ("y", "keep")}
     with pytest.raises(ValueError, match="extra") as error:

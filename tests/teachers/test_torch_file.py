@@ -97,7 +97,7 @@ def test_legacy_layout(tmp_path):
     np.testing.assert_array_equal(read_torch_file(path)["w"], SIX.reshape(2, 3))
 
 
-@pytest.mark.parametrize("module, name", [("os", "system"), ("builtins", "eval"), ("torch.nn", "Linear")])
+@pytest.mark.parametrize(("module", "name"), [("os", "system"), ("builtins", "eval"), ("torch.nn", "Linear")])
 def test_any_other_name_in_the_pickle_is_refused(tmp_path, module, name):
     path = write_zip(tmp_path / "w.pth", {"w": _Call(_Global(module, name), "echo")}, {})
     with pytest.raises(TorchFileError, match=f"{module}.{name}"):

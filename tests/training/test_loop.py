@@ -57,11 +57,15 @@ class Lines:
 
 
 def fit(folder, method=None, schedule=SCHEDULE, **kwargs):
-    return train(method or line_fit(), Lines(), schedule, folder, label="fit", seed=0, mesh=data_mesh(), **kwargs)
+    return train(
+        method or line_fit(), Lines(), schedule, folder, label="fit", seed=0, mesh=data_mesh(), **kwargs
+    )
 
 
 def test_learns_and_logs(tmp_path):
-    variables = fit(tmp_path, schedule=SCHEDULE._replace(steps=300, learning_rate=0.3, log_every=50, checkpoint_every=300))
+    variables = fit(
+        tmp_path, schedule=SCHEDULE._replace(steps=300, learning_rate=0.3, log_every=50, checkpoint_every=300)
+    )
     assert float(variables["params"]["w"]) == pytest.approx(3, abs=0.05)
     lines = read_metrics(tmp_path)
     assert [line["step"] for line in lines] == [50, 100, 150, 200, 250, 300]
@@ -129,7 +133,7 @@ def test_a_validation_score_that_is_no_number_stops_the_run(tmp_path):
         fit(tmp_path, schedule=SCHEDULE._replace(keep="best"), validate=lambda variables: next(scores))
 
 
-@pytest.mark.parametrize("mapping, seconds", [("jit", (0.4, 1.1)), ("pmap", (0.8,))])
+@pytest.mark.parametrize(("mapping", "seconds"), [("jit", (0.4, 1.1)), ("pmap", (0.8,))])
 def test_killed_process_ends_in_the_same_parameters_bit_for_bit(tmp_path, mapping, seconds):
     """kill -9 at several moments after the first checkpoint, start again until it is through."""
     script = Path(__file__).with_name("killed_run.py")

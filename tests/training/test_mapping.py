@@ -41,7 +41,9 @@ def batch_of(seed=0):
 
 def noise(keys, batch):
     """A preparation that draws from every example's key."""
-    return batch | {"image": batch["image"] + 0.1 * jax.vmap(lambda key: jax.random.normal(key, (8, 8, 3)))(keys)}
+    return batch | {
+        "image": batch["image"] + 0.1 * jax.vmap(lambda key: jax.random.normal(key, (8, 8, 3)))(keys)
+    }
 
 
 def one_step(mapping: str, devices: int):

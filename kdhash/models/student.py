@@ -1,0 +1,37 @@
+"""The student: a small network, a hash head, and where asked a regression to the teacher's fused feature."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kdhash.models.backbones import make_backbone
+from kdhash.models.hash_head import HashHead
+
+
+class HashStudent(nn.Module):
+    """Pictures to codes.
+
+    Returns {'codes': [batch, bits] in (-1, 1), 'logits': [batch, classes], 'features': [batch, width]}, and 'fused'
+    [batch, regress_to] where that is not 0.
+    """
+
+    arch: str
+    sizes: dict[str, Any]
+    bits: int
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    regress_to: int = 0
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, pictures: Float[Array, "batch h w 3"], *, train: bool = False) -> dict[str, Array]:
+        x = (pictures - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        net = make_backbone(self.arch, axis_name=self.axis_name, **self.sizes)
+        features = net(x, train=train)["features"]
+        outputs = HashHead(self.bits, self.classes, name="head")(features)
+        if self.regress_to:
+            outputs["fused"] = nn.Dense(self.regress_to, name="regressor")(features)
+        return outputs | {"features": features}
