@@ -49,13 +49,16 @@ def get_config() -> ConfigDict:
     # Hash heads on cached features: every teacher alone, and every form of fusion.
     config.teacher = ConfigDict(
         {
-            "rows": ("single", "mean", "concat", "attention"),
+            "rows": ("single", "mean", "concat", "attention_plain", "attention"),
             "width": 128,
-            "views": ("original", "flip", "augment1"),
+            "views": ("original", "flip"),
+            "trust_views": ("augment1",),
             "validation_view": "augment1",
             "quantization": 0.1,
             "balance": 0.1,
-            "attention": {"heads": 4, "temperature": 1.0, "teacher_dropout": 0.3},
+            "attention_plain": {"heads": 1, "temperature": 1.0, "teacher_dropout": 0.0, "trust": False},
+            # Whom to trust is learned on trust_views, where teachers err; all else on `views`.
+            "attention": {"heads": 4, "temperature": 1.0, "teacher_dropout": 0.3, "trust": True},
             "schedule": {
                 "epochs": 12.0,
                 "batch_size": 256,
@@ -81,7 +84,7 @@ def get_config() -> ConfigDict:
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),
             "augment": {"pad": 4, "flip": True, "cutout": 0},
-            "weights": {"quantization": 0.1, "balance": 0.1, "code": 1.0, "relation": 1.0, "feature": 0.0},
+            "weights": {"quantization": 0.1, "balance": 0.1, "code": 2.0, "relation": 2.0, "feature": 0.0},
             "schedule": {
                 "epochs": 10.0,
                 "batch_size": 128,

@@ -58,13 +58,16 @@ def get_config() -> ConfigDict:
 
     config.teacher = ConfigDict(
         {
-            "rows": ("single", "mean", "concat", "attention"),
+            "rows": ("single", "mean", "concat", "attention_plain", "attention"),
             "width": 64,
-            "views": ("original", "augment1"),
+            "views": ("original",),
+            "trust_views": ("augment1",),
             "validation_view": "augment1",
             "quantization": 0.1,
             "balance": 0.1,
-            "attention": {"heads": 4, "temperature": 1.0, "teacher_dropout": 0.3},
+            "attention_plain": {"heads": 1, "temperature": 1.0, "teacher_dropout": 0.0, "trust": False},
+            # Whom to trust is learned on trust_views, where teachers err; all else on `views`.
+            "attention": {"heads": 4, "temperature": 1.0, "teacher_dropout": 0.3, "trust": True},
             "schedule": {
                 "epochs": 20.0,
                 "batch_size": 64,
@@ -89,7 +92,7 @@ def get_config() -> ConfigDict:
             "sizes": {"widths": (8, 8, 16, 16)},
             **normal,
             "augment": {"pad": 1, "flip": False},
-            "weights": {"quantization": 0.1, "balance": 0.1, "code": 1.0, "relation": 1.0, "feature": 0.0},
+            "weights": {"quantization": 0.1, "balance": 0.1, "code": 2.0, "relation": 2.0, "feature": 0.0},
             "schedule": {
                 "epochs": 15.0,
                 "batch_size": 64,

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from kdhash.models.backbones import BACKBONES
 
 PROTOCOLS = ("cifar10-1", "cifar10-2", "holdout")
-TEACHER_ROWS = ("single", "mean", "concat", "attention")
+TEACHER_ROWS = ("single", "mean", "concat", "attention_plain", "attention")
 STUDENT_ROWS = ("plain", "best_single", "fused")
 # Where things lie, not what is computed: a workdir may be continued with other values of these.
 LOCATIONS = ("data_dir", "weights_dir", "cache_dir")
@@ -50,6 +50,13 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
     yield from _teacher_problems(config)
     yield from _row_problems("teacher", config.teacher.rows, TEACHER_ROWS)
     yield from _row_problems("student", config.student.rows, STUDENT_ROWS)
+    needed = {"best_single": "single", "fused": config.student.teacher}
+    for row, source in needed.items():
+        if row in config.student.rows and source not in config.teacher.rows:
+            yield f"config.student.rows has {row!r}, which needs {source!r} in config.teacher.rows"
+    for view in (*config.teacher.views, *config.teacher.trust_views, config.teacher.validation_view, "flip"):
+        if view not in config.features.views and (view != "flip" or set(config.student.rows) - {"plain"}):
+            yield f"config.features.views lacks {view!r}, which training needs; it has {', '.join(config.features.views)}"
     if config.student.arch not in BACKBONES:
         yield f"config.student.arch is {config.student.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"
     sizes = {

@@ -29,6 +29,9 @@ def main(argv: list[str]) -> int:
         return _fail(f"unexpected argument {argv[1]!r}; every option starts with --")
     config, workdir = _CONFIG.value, _WORKDIR.value or ""
     if config.host_devices > 1:
+        # A host device that waits for the others in a collective holds a thread of XLA's pool, which has one a core:
+        # with fewer threads than devices the last one may never get to run, and XLA aborts.
+        os.environ.setdefault("PJRT_NPROC", str(2 * config.host_devices))
         # Several host devices share the work of a CPU's cores better than one does; other platforms ignore this.
         jax.config.update("jax_num_cpu_devices", config.host_devices)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every rename

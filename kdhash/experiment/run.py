@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from kdhash.config import check_config
 from kdhash.data import load_dataset, make_protocol, save_protocol
 from kdhash.experiment.context import Run
-from kdhash.experiment.evaluate import Scores, evaluate_rows
+from kdhash.experiment.evaluate import Scores, evaluate_rows, student_label
 from kdhash.experiment.pretrain import pretrain_teachers
 from kdhash.experiment.student import Student, train_students
 from kdhash.experiment.teacher import Head, best_single, cache_features, load_teachers, train_heads
@@ -87,8 +87,9 @@ def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> li
     cost = {row["name"]: row["encode_ms"] for row in rows}
     taught_by = this.config.student.teacher
     claims = []
-    if taught_by in score and any(len(head.members) == 1 for head in heads.values()):
-        single = best_single(heads).name
+    best = best_single(heads)
+    if taught_by in score and best is not None:
+        single = best.name
         gain = score[taught_by] - score[single]
         claims.append(
             {
@@ -119,11 +120,11 @@ def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> li
 
 def _curves(this: Run, students: dict[str, Student]) -> dict[str, dict[str, list[float]]]:
     curves = {}
-    for name in students:
+    for name, student in students.items():
         lines = read_metrics(this.workdir / "student" / name)
         losses = [line for line in lines if "loss" in line]
         scored = [line for line in lines if "validation" in line]
-        curves[name] = {
+        curves[student_label(student)] = {
             "step": [line["step"] for line in losses],
             "loss": [line["loss"] for line in losses],
             "validation_step": [line["step"] for line in scored],

@@ -112,7 +112,7 @@ def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str,
     if notes is None:
         begin(folder, inputs)
         start = time.perf_counter()
-        targets = _targets(run, teacher, features) if teacher else {}
+        targets = _targets(run, teacher, features, weights) if teacher else {}
         variables = train(
             method,
             batches(
@@ -142,14 +142,14 @@ def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str,
     return Student(row, teacher, method, variables, notes["validation"], notes["seconds"])
 
 
-def _targets(run: Run, teacher: Head, features: dict[str, Features]) -> dict[str, np.ndarray]:
-    """The teacher's codes and fused features of all rows, [rows, 2, ...]: original and mirrored."""
+def _targets(
+    run: Run, teacher: Head, features: dict[str, Features], weights: LossWeights
+) -> dict[str, np.ndarray]:
+    """What the teacher says of all rows, [rows, 2, ...] (original and mirrored): codes, and fused features if regressed to."""
     rows = np.arange(len(run.dataset))
     views = [head_outputs(run, teacher, features, view, rows) for view in ("original", "flip")]
-    return {
-        "teacher_codes": np.stack([view["codes"] for view in views], axis=1),
-        "teacher_fused": np.stack([view["fused"] for view in views], axis=1),
-    }
+    wanted = ("codes", "fused") if weights.feature else ("codes",)
+    return {f"teacher_{name}": np.stack([view[name] for view in views], axis=1) for name in wanted}
 
 
 def run_pictures(run: Run) -> Callable[[np.ndarray], np.ndarray]:

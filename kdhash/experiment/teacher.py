@@ -1,6 +1,7 @@
 """Stages `features` and `teacher`: frozen networks once over all pictures, then hash heads on what they saw."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ class Head(NamedTuple):
     fusion: dict[str, Any]
     variables: Any
     inputs: str  # fingerprint of all it depends on
-    validation: float  # mAP@all among validation pictures
+    validation: float  # mAP@all, unseen views of validation pictures searching the training pictures
     seconds: float
 
 
@@ -82,21 +83,21 @@ def cache_features(run: Run, teachers: dict[str, Teacher]) -> dict[str, Features
 def train_heads(run: Run, teachers: dict[str, Teacher], features: dict[str, Features]) -> dict[str, Head]:
     """One hash head for each single teacher and each form of fusion that config.teacher.rows names."""
     names = tuple(teachers)
-    wanted: list[tuple[str, tuple[str, ...], str]] = []
+    wanted: dict[str, tuple[str, ...]] = {}
     for row in run.config.teacher.rows:
-        wanted += [(name, (name,), "mean") for name in names] if row == "single" else [(row, names, row)]
+        wanted |= {name: (name,) for name in names} if row == "single" else {row: names}
     heads = {}
-    for label, members, kind in wanted:
-        heads[label] = _train_head(run, label, members, kind, teachers, features)
+    for label, members in wanted.items():
+        heads[label] = _train_head(run, label, members, teachers, features)
         run.say(f"teacher {label}: validation mAP@all {heads[label].validation:.4f}")
     run.seconds["teacher"] = sum(head.seconds for head in heads.values())
     return heads
 
 
-def best_single(heads: dict[str, Head]) -> Head:
-    """The single teacher whose codes score best on validation pictures."""
+def best_single(heads: dict[str, Head]) -> Head | None:
+    """The single teacher whose codes score best on validation pictures; None where config.teacher.rows lacks 'single'."""
     singles = [head for head in heads.values() if len(head.members) == 1]
-    return max(singles, key=lambda head: head.validation)
+    return max(singles, key=lambda head: head.validation, default=None)
 
 
 def head_outputs(
@@ -117,17 +118,20 @@ def _train_head(
     run: Run,
     label: str,
     members: tuple[str, ...],
-    kind: str,
     teachers: dict[str, Teacher],
     features: dict[str, Features],
 ) -> Head:
     config = run.config.teacher
-    fusion = {"kind": kind, "width": config.width, **(config[kind].to_dict() if kind in config else {})}
+    options = config[label].to_dict() if label in config else {}
+    trust_views = tuple(config.trust_views) if options.pop("trust", False) else ()
+    # The mean of one teacher is that teacher.
+    kind = "mean" if len(members) == 1 else label.removesuffix("_plain")
+    fusion = {"kind": kind, "width": config.width, **options}
     weights = LossWeights(quantization=config.quantization, balance=config.balance)
-    settings = {key: value for key, value in config.items() if key not in ("rows", "attention", "schedule")}
+    settings = {name: config[name] for name in ("views", "validation_view", "quantization", "balance")}
     inputs = fingerprint(
         run.identity(),
-        settings,
+        settings | {"trust_views": trust_views},
         config.schedule,
         fusion,
         run.config.bits,
@@ -139,20 +143,35 @@ def _train_head(
     labels = run.dataset.labels
 
     def fetch(rows: np.ndarray) -> dict[str, Any]:
-        return {"features": _stack(features, members, views, rows), "label": labels[rows]}
+        batch = {"features": _stack(features, members, views, rows), "label": labels[rows]}
+        if trust_views:
+            batch["unseen"] = _stack(features, members, trust_views, rows)
+        return batch
 
     def pick_view(keys: jax.Array, batch: dict[str, Any]) -> dict[str, Any]:
-        place = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(views)))(keys)
-        index = place[:, None, None]
-        picked = {
-            name: jnp.take_along_axis(stack, index, axis=1)[:, 0] for name, stack in batch["features"].items()
+        def one_of(stack: jax.Array) -> jax.Array:
+            """[batch, views, width] -> [batch, width]; the same view for every teacher."""
+            place = jax.vmap(lambda key: jax.random.randint(key, (), 0, stack.shape[1]))(keys)
+            return jnp.take_along_axis(stack, place[:, None, None], axis=1)[:, 0]
+
+        return batch | {
+            name: jax.tree.map(one_of, batch[name]) for name in ("features", "unseen") if name in batch
         }
-        return batch | {"features": picked}
+
+    encode = jax.jit(method.encode)
+
+    def codes(variables, view: str, rows: np.ndarray) -> np.ndarray:
+        return pack_codes(np.asarray(encode(variables, _stack(features, members, (view,), rows, 0))))
 
     def validate(variables) -> float:
-        encode = jax.jit(method.encode)
-        return validation_map(
-            lambda rows: encode(variables, _stack(features, members, (config.validation_view,), rows, 0)), run
+        # The networks know their training pictures by heart, these held-out ones among them: only in a view that they
+        # have not seen are these like new pictures.
+        query, database = run.protocol.validation, run.protocol.train
+        return mean_average_precision(
+            codes(variables, config.validation_view, query),
+            codes(variables, "original", database),
+            labels[query],
+            labels[database],
         )
 
     template = jax.eval_shape(
@@ -184,7 +203,7 @@ def _train_head(
     return Head(label, members, fusion, variables, inputs, notes["validation"], notes["seconds"])
 
 
-def validation_map(encode_rows, run: Run) -> float:
+def validation_map(encode_rows: Callable[[np.ndarray], np.ndarray], run: Run) -> float:
     """mAP@all (expected ties) among the held-out pictures: every fifth is a query, the others are the database."""
     rows = run.protocol.validation
     codes = pack_codes(np.asarray(encode_rows(rows)))

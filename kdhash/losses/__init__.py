@@ -2,6 +2,7 @@
 
 from kdhash.losses.contrastive import info_nce
 from kdhash.losses.distillation import (
+    attention_entropy,
     code_distillation,
     cosine_distance,
     cross_entropy,
@@ -16,6 +17,7 @@ from kdhash.losses.hashing import balance, quantization
 from kdhash.losses.similarity import cosine, cosine_matrix, relational_distillation, unit_rows
 
 __all__ = [
+    "attention_entropy",
     "balance",
     "code_distillation",
     "cosine",

@@ -1,6 +1,7 @@
 """A student imitates a teacher, item by item. Teachers are constants: no gradient flows into them.
 
-Each loss is a scalar, the mean over the batch; `where`, [batch] of bool, leaves items out.
+Each loss is a scalar, the mean over the batch; `where`, [batch] of bool, leaves items out (fill them with zeros, not NaN:
+a gradient of 0 times NaN is NaN).
 """
 
 import jax
@@ -31,8 +32,8 @@ def kl_divergence(
     Times T^2 it is the distillation term of Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), whose gradient does not shrink
     with T: see `hinton_loss`. Some programs average over classes as well: divide by their number.
     """
-    log_s = jax.nn.log_softmax(student_logits / temperature)
-    log_t = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
+    log_s = _log_softmax(student_logits, temperature)
+    log_t = _log_softmax(jax.lax.stop_gradient(teacher_logits), temperature)
     # A class of probability 0 adds 0, also where its logarithm is -inf.
     terms = jnp.where(log_t > -jnp.inf, jnp.exp(log_t) * (log_t - log_s), 0.0)
     return _mean(jnp.sum(terms, axis=-1), where)
@@ -46,9 +47,10 @@ def soft_cross_entropy(
     where: Where = None,
 ) -> Float[Array, ""]:
     """-sum softmax(t / T) log softmax(s / T), mean over the batch: KL plus the teacher's own entropy."""
-    log_s = jax.nn.log_softmax(student_logits / temperature)
-    target = jax.nn.softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
-    return _mean(-jnp.sum(target * log_s, axis=-1), where)
+    log_s = _log_softmax(student_logits, temperature)
+    target = jnp.exp(_log_softmax(jax.lax.stop_gradient(teacher_logits), temperature))
+    # A class of probability 0 adds 0, also where the student's logarithm is -inf.
+    return _mean(-jnp.sum(jnp.where(target > 0, target * log_s, 0.0), axis=-1), where)
 
 
 def hinton_loss(
@@ -105,6 +107,25 @@ def smooth_l1(
     """d^2 / 2 where d = |s - t| < 1, else d - 1/2; mean over the width and the batch (Huber with threshold 1)."""
     d = jnp.abs(student - jax.lax.stop_gradient(teacher))
     return _mean(jnp.mean(jnp.where(d < 1, 0.5 * d * d, d - 0.5), axis=-1), where)
+
+
+def attention_entropy(weights: Float[Array, "batch teachers"], *, where: Where = None) -> Float[Array, ""]:
+    """-sum a log a over the teachers, in nats, mean over the batch: 0 for trust in one teacher, log T for equal trust in T.
+
+    Subtracted from a loss it keeps attention from collapsing. `weights` are not negative and sum to 1 for each item.
+    Source: our reconstruction of DMTH.
+    """
+    # The logarithm's slope at 0 is infinite; a weight of 0 adds 0 to the value and nothing to the gradient.
+    used = weights > 0
+    terms = jnp.where(used, weights * jnp.log(jnp.where(used, weights, 1.0)), 0.0)
+    return _mean(-jnp.sum(terms, axis=-1), where)
+
+
+def _log_softmax(logits: Float[Array, "batch classes"], temperature: float) -> Float[Array, "batch classes"]:
+    # The maximum goes before the division: XLA fuses `x / T - max` into one operation that does not round x / T as `max` was
+    # rounded, and at large logits the difference is no longer 0 or less.
+    top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    return jax.nn.log_softmax((logits - top) / temperature)
 
 
 def _mean(values: Float[Array, " batch"], where: Where) -> Float[Array, ""]:

@@ -13,6 +13,7 @@ class LinearHash(NamedTuple):
     projection: Float[np.ndarray, "width bits"]
 
     def encode(self, features: Float[np.ndarray, "items width"]) -> Float[np.ndarray, "items bits"]:
+        """Real-valued codes; bit 1 where a value is not negative."""
         return (features - self.mean) @ self.projection
 
 

@@ -13,6 +13,9 @@ from kdhash.models.hash_head import HashHead
 class Fusion(nn.Module):
     """Projects each teacher's features to a common width and fuses them: by 'mean', 'concat' or 'attention'.
 
+    Attention weighs teachers per image and per head: e_t = V tanh(U h_t), a = softmax_t(e / temperature), and head k fuses
+    the k-th part of the width, z_k = sum_t a_tk h_tk.
+
     Returns {'fused': [batch, width], 'attention': [batch, teachers]} (weights sum to 1; uniform for 'mean' and 'concat').
     Source: METHODS section 1 (our reconstruction of DMTH).
     """
@@ -22,7 +25,6 @@ class Fusion(nn.Module):
     heads: int = 1
     temperature: float = 1.0
     teacher_dropout: float = 0.0
-    noise: float = 0.0
 
     @nn.compact
     def __call__(
@@ -30,17 +32,9 @@ class Fusion(nn.Module):
         features: dict[str, Float[Array, "batch _"]],
         keys: Key[Array, " batch"] | None = None,
     ) -> dict[str, Array]:
-        """`keys`, one an example, turn on the noise and dropout of training."""
+        """`keys`, one an example, turn on teacher dropout."""
         names = list(features)
-        tokens = jnp.stack(
-            [
-                nn.LayerNorm(name=f"norm_{name}")(
-                    nn.Dense(self.width, name=f"project_{name}")(_noisy(features[name], self.noise, keys, i))
-                )
-                for i, name in enumerate(names)
-            ],
-            axis=1,
-        )
+        tokens = jnp.stack([self._token(name, features[name]) for name in names], axis=1)
         uniform = jnp.full(tokens.shape[:2], 1 / len(names))
         if self.kind == "concat":
             fused = nn.Dense(self.width, name="mix")(tokens.reshape(len(tokens), -1))
@@ -51,16 +45,22 @@ class Fusion(nn.Module):
             nn.tanh(nn.Dense(self.width, name="query")(tokens))
         )
         if keys is not None and self.teacher_dropout:
-            keep = jax.vmap(
-                lambda key: jax.random.bernoulli(
-                    jax.random.fold_in(key, 99), 1 - self.teacher_dropout, scores.shape[1:2]
-                )
-            )(keys)
-            scores = jnp.where(keep[..., None] | ~keep.any(axis=1)[:, None, None], scores, -1e9)
+            scores = jax.vmap(self._drop_teachers)(keys, scores)
         weights = nn.softmax(scores / self.temperature, axis=1)
         split = tokens.reshape(*tokens.shape[:2], self.heads, -1)
         fused = (weights[..., None] * split).sum(axis=1).reshape(len(tokens), -1)
         return {"fused": fused, "attention": weights.mean(axis=-1)}
+
+    def _token(self, name: str, features: Float[Array, "batch _"]) -> Float[Array, "batch width"]:
+        """h_t = LayerNorm(W_t f_t)."""
+        return nn.LayerNorm(name=f"norm_{name}")(nn.Dense(self.width, name=f"project_{name}")(features))
+
+    def _drop_teachers(
+        self, key: Key[Array, ""], scores: Float[Array, "teachers heads"]
+    ) -> Float[Array, "teachers heads"]:
+        """Each teacher is left out with probability `teacher_dropout`, but never all of them."""
+        keep = jax.random.bernoulli(key, 1 - self.teacher_dropout, scores.shape[:1])
+        return jnp.where((keep | ~keep.any())[:, None], scores, -1e9)
 
 
 class FusionTeacher(nn.Module):
@@ -76,11 +76,3 @@ class FusionTeacher(nn.Module):
     ) -> dict[str, Array]:
         outputs = Fusion(**self.fusion, name="fusion")(features, keys)
         return outputs | HashHead(self.bits, self.classes, name="head")(outputs["fused"])
-
-
-def _noisy(x: Array, scale: float, keys: Array | None, salt: int) -> Array:
-    """Gaussian noise, in units of each feature's spread over the batch being 1 after the layer norm's input scale."""
-    if keys is None or not scale:
-        return x
-    draw = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, salt), x.shape[1:]))
-    return x + scale * draw(keys)

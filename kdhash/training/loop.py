@@ -16,6 +16,9 @@ from kdhash.training.metric_log import MetricLog, Watch
 from kdhash.training.state import create_state, make_optimizer
 
 
+IN_FLIGHT = 2  # steps handed to the devices ahead of the one that they work on
+
+
 class Schedule(NamedTuple):
     """How long and how fast to train. Steps count global batches."""
 
@@ -91,6 +94,8 @@ def train(
             for step in range(start + 1, schedule.steps + 1):
                 state, terms = step_fn(state, next(stream))
                 pending.append((step, terms))
+                if len(pending) > IN_FLIGHT:
+                    jax.block_until_ready(pending[-1 - IN_FLIGHT][1])
                 last = step == schedule.steps
                 if last or step % schedule.log_every == 0 or step % schedule.checkpoint_every == 0:
                     loss = _write(log, pending)

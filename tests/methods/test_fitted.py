@@ -39,6 +39,31 @@ def test_every_rotation_step_is_orthogonal_and_lowers_the_error():
     assert errors[-1] < errors[0]
 
 
+def test_fitted_itq_is_pca_and_the_rotation_of_all_its_steps():
+    features, _ = clusters()
+    pca, itq = fit_pca(features, 16), fit_itq(features, 16, seed=0)
+    projected = pca.encode(features)
+    rotation = pca.projection.T @ itq.projection
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(16), atol=1e-5)
+    errors = [
+        quantization_error(fit_itq(features, 16, seed=0, iterations=n).encode(features)) for n in (0, 5, 50)
+    ]
+    assert errors[0] > errors[1] > errors[2]
+    # Codes are those of the rotated projections: the rotation is neither transposed nor left out.
+    np.testing.assert_allclose(itq.encode(features), projected @ rotation, atol=1e-4)
+
+
+@pytest.mark.parametrize("fit", [fit_lsh, fit_itq])
+def test_codes_do_not_depend_on_where_the_origin_is(fit):
+    features, _ = clusters()
+    features = features.astype(np.float64)
+    moved = features + 5
+    np.testing.assert_allclose(
+        fit(moved, 16, seed=0).encode(moved), fit(features, 16, seed=0).encode(features), atol=1e-6
+    )
+    np.testing.assert_allclose(fit(moved, 16, seed=0).encode(moved).mean(axis=0), 0, atol=1e-9)
+
+
 def test_pca_directions_are_ordered_by_variance():
     features, _ = clusters()
     spread = fit_pca(features, 8).encode(features).std(axis=0)
@@ -59,3 +84,9 @@ def test_more_bits_than_dimensions():
     with pytest.raises(ValueError, match="64 bits from 24-d features"):
         fit_itq(features, 64, seed=0)
     assert fit_lsh(features, 64, seed=0).encode(features).shape == (600, 64)
+
+
+@pytest.mark.parametrize("features", [np.zeros(8), np.zeros((1, 8))])
+def test_too_few_features(features):
+    with pytest.raises(ValueError, match="at least two items"):
+        fit_lsh(features, 4, seed=0)

@@ -1,0 +1,134 @@
+"""DMTH: what each term sees, and what learns from what."""
+
+import jax
+import numpy as np
+import pytest
+
+from kdhash.methods.dmth import LossWeights, fusion_outputs, fusion_teacher, hash_student
+
+RNG = np.random.default_rng(0)
+FUSION = {"kind": "attention", "width": 8, "heads": 2}
+
+
+def features():
+    return {name: RNG.normal(size=(10, 6)).astype(np.float32) for name in ("a", "b")}
+
+
+BATCH = {"features": features(), "unseen": features(), "label": RNG.integers(0, 3, 10)}
+KEYS = jax.random.split(jax.random.key(0), 10)
+
+
+def teacher():
+    return fusion_teacher(bits=16, classes=3, fusion=FUSION, weights=LossWeights(quantization=0.1, balance=0.1))
+
+
+def gradient_of(term: str):
+    method = teacher()
+    variables = method.init(jax.random.key(0), BATCH)
+
+    def value(params):
+        outputs, _ = method.forward({"params": params}, BATCH, KEYS, train=True)
+        return method.loss(outputs, BATCH)[1][term]
+
+    gradient = jax.grad(value)(variables["params"])
+    moved = jax.tree_util.tree_flatten_with_path(gradient)[0]
+    return {"/".join(key.key for key in path) for path, leaf in moved if np.abs(leaf).max() > 0}
+
+
+def test_trust_is_learned_on_unseen_views_and_nothing_else_is():
+    moved = gradient_of("trust")
+    assert moved
+    assert all("query" in name or "score" in name for name in moved)
+
+
+@pytest.mark.parametrize("term", ["cross_entropy", "quantization", "balance"])
+def test_what_the_teachers_know_does_not_teach_whom_to_trust(term):
+    moved = gradient_of(term)
+    assert any("project_a" in name for name in moved)
+    assert not any("query" in name or "score" in name for name in moved)
+
+
+def test_without_unseen_views_attention_learns_from_everything():
+    method = teacher()
+    batch = {name: value for name, value in BATCH.items() if name != "unseen"}
+    variables = method.init(jax.random.key(0), batch)
+
+    def value(params):
+        outputs, _ = method.forward({"params": params}, batch, KEYS, train=True)
+        return method.loss(outputs, batch)[0]
+
+    gradient = jax.grad(value)(variables["params"])
+    assert np.abs(gradient["fusion"]["score"]["kernel"]).max() > 0
+
+
+def test_terms_sum_to_the_loss_and_zero_weights_switch_them_off():
+    method = teacher()
+    variables = method.init(jax.random.key(0), BATCH)
+    loss, terms = method.loss(method.forward(variables, BATCH, KEYS, train=True)[0], BATCH)
+    assert set(terms) == {"cross_entropy", "quantization", "balance", "trust"}
+    assert float(loss) == pytest.approx(sum(float(value) for value in terms.values()), rel=1e-6)
+    plain = fusion_teacher(bits=16, classes=3, fusion=FUSION, weights=LossWeights())
+    _, terms = plain.loss(plain.forward(variables, BATCH, KEYS, train=False)[0], BATCH)
+    assert set(terms) == {"cross_entropy"}
+
+
+def test_encode_and_outputs_agree():
+    method = teacher()
+    variables = method.init(jax.random.key(0), BATCH)
+    outputs = fusion_outputs(variables, BATCH["features"], bits=16, classes=3, fusion=FUSION)
+    np.testing.assert_array_equal(method.encode(variables, BATCH["features"]), outputs["codes"])
+
+
+def student(**weights):
+    return hash_student(
+        arch="mlp",
+        sizes={"widths": (12,)},
+        bits=16,
+        classes=3,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        weights=LossWeights(**weights),
+        teacher_width=8,
+    )
+
+
+def student_batch():
+    return {
+        "image": RNG.random((10, 4, 4, 3), dtype=np.float32),
+        "label": RNG.integers(0, 3, 10),
+        "teacher_codes": np.tanh(RNG.normal(size=(10, 16))).astype(np.float32),
+        "teacher_fused": RNG.normal(size=(10, 8)).astype(np.float32),
+    }
+
+
+def test_student_terms_follow_their_weights():
+    batch = student_batch()
+    for weights, names in (
+        ({}, {"cross_entropy"}),
+        ({"code": 1.0}, {"cross_entropy", "code"}),
+        ({"relation": 1.0, "feature": 1.0}, {"cross_entropy", "relation", "feature"}),
+    ):
+        method = student(**weights)
+        variables = method.init(jax.random.key(0), batch)
+        outputs, stats = method.forward(variables, batch, KEYS, train=True)
+        assert set(method.loss(outputs, batch)[1]) == names
+        assert stats  # batch norm has moved
+
+
+def test_student_without_transfer_needs_no_teacher():
+    batch = {name: value for name, value in student_batch().items() if not name.startswith("teacher")}
+    method = student(quantization=0.1)
+    variables = method.init(jax.random.key(0), batch)
+    outputs, _ = method.forward(variables, batch, KEYS, train=True)
+    assert np.isfinite(method.loss(outputs, batch)[0])
+    assert method.encode(variables, batch["image"]).shape == (10, 16)
+
+
+def test_doubling_a_weight_doubles_its_term():
+    batch = student_batch()
+    values = []
+    for weight in (1.0, 2.0):
+        method = student(code=weight)
+        variables = method.init(jax.random.key(0), batch)
+        values.append(float(method.loss(method.forward(variables, batch, KEYS, train=True)[0], batch)[1]["code"]))
+    assert values[1] == pytest.approx(2 * values[0], rel=1e-6)
