@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
             },
         }
     )
-    config.features = ConfigDict({"views": ("original", "flip", "augment1"), "batch_size": 256})
+    config.features = ConfigDict({"views": ("original", "augment1"), "batch_size": 256})
 
     config.teacher = ConfigDict(
         {
@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
             "width": 64,
             "views": ("original",),
             "trust_views": ("augment1",),
-            "validation_view": "augment1",
+            "validation_view": "original",  # these teachers have not seen the validation pictures
             "quantization": 0.1,
             "balance": 0.1,
             "attention_plain": {"heads": 1, "temperature": 1.0, "teacher_dropout": 0.0, "trust": False},

@@ -54,8 +54,9 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
     for row, source in needed.items():
         if row in config.student.rows and source not in config.teacher.rows:
             yield f"config.student.rows has {row!r}, which needs {source!r} in config.teacher.rows"
-    for view in (*config.teacher.views, *config.teacher.trust_views, config.teacher.validation_view, "flip"):
-        if view not in config.features.views and (view != "flip" or set(config.student.rows) - {"plain"}):
+    mirrored = ("flip",) if config.student.augment.flip and set(config.student.rows) - {"plain"} else ()
+    for view in (*config.teacher.views, *config.teacher.trust_views, config.teacher.validation_view, *mirrored):
+        if view not in config.features.views:
             yield f"config.features.views lacks {view!r}, which training needs; it has {', '.join(config.features.views)}"
     if config.student.arch not in BACKBONES:
         yield f"config.student.arch is {config.student.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"

@@ -5,4 +5,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest --cov --cov-report=term:skip-covered "$@"
+# Two processes, a file to one of them: what a file prepares is prepared once.
+exec .venv/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered "$@"

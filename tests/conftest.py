@@ -7,7 +7,9 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("PJRT_NPROC", "16")  # threads enough for all devices to wait for each other: see kdhash/main.py
+os.environ.setdefault(
+    "PJRT_NPROC", "16"
+)  # threads enough for all devices to wait for each other: see kdhash/main.py
 
 import numpy as np
 import pytest

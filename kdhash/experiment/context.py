@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kdhash.data import ImageDataset, Protocol
-from kdhash.training.loop import Schedule
 
 
 @dataclasses.dataclass
@@ -29,6 +29,14 @@ class Run:
     def classes(self) -> int:
         return len(self.dataset.class_names)
 
+    def pictures(self, rows: np.ndarray) -> np.ndarray:
+        """Float32 pictures in [0, 1], as students and classifiers encode them."""
+        return self.dataset.images[rows].astype(np.float32) / 255
+
+    def example_picture(self) -> dict[str, Any]:
+        """The shape of a batch of one prepared picture."""
+        return {"image": jax.ShapeDtypeStruct((1, *self.dataset.images.image_shape), jnp.float32)}
+
     def identity(self) -> dict[str, Any]:
         """What every trained thing depends on."""
         return {
@@ -43,23 +51,6 @@ class Run:
     def say(self, text: str) -> None:
         if jax.process_index() == 0:
             print(text, flush=True)
-
-
-def schedule_of(config: ConfigDict, rows: int) -> Schedule:
-    """A schedule in epochs (config.*.schedule) as a schedule in steps, for `rows` training pictures."""
-    per_epoch = max(1, rows // config.batch_size)
-    return Schedule(
-        steps=max(1, round(config.epochs * per_epoch)),
-        batch_size=config.batch_size,
-        optimizer=config.optimizer,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        warmup_steps=round(config.warmup_epochs * per_epoch),
-        clip_norm=config.clip_norm,
-        checkpoint_every=max(1, round(config.checkpoint_every_epochs * per_epoch)),
-        log_every=config.log_every,
-        keep=config.keep,
-    )
 
 
 def sizes_of(config: ConfigDict) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from kdhash.experiment.context import Run
-from kdhash.experiment.student import Student, run_pictures
+from kdhash.experiment.student import Student
 from kdhash.experiment.teacher import Head, best_single, head_outputs
 from kdhash.experiment.workdir import begin, fingerprint, finish, finished
 from kdhash.methods.fitted import fit_itq, fit_lsh
@@ -39,7 +39,7 @@ def evaluate_rows(
 ) -> Scores:
     """Scores of all rows: single teachers, fusions, students, float features, ITQ and LSH."""
     depends = [head.inputs for head in heads.values()] + [
-        (student.name, student.validation, student.seconds) for student in students.values()
+        (student.name, student.trained.validation, student.trained.seconds) for student in students.values()
     ]
     inputs = fingerprint(run.identity(), run.config.evaluate, depends)
     folder = run.workdir / "evaluate"
@@ -82,8 +82,9 @@ def _evaluate(run, teachers, features, heads, students) -> Scores:
             outputs["codes"],
             note=f"hash head on {label}" if single else f"{label} of {len(head.members)} teachers",
             encode_ms=sum(network_ms[name] for name in head.members),
-            parameters=sum(teachers[name].parameters for name in head.members) + _count(head.variables),
-            seconds=head.seconds,
+            parameters=sum(teachers[name].parameters for name in head.members)
+            + _count(head.trained.variables),
+            seconds=head.trained.seconds,
             accuracy=_accuracy(run, outputs["logits"]),
         )
         if not single:
@@ -91,7 +92,7 @@ def _evaluate(run, teachers, features, heads, students) -> Scores:
     grids = {}
     for _name, student in students.items():
         encode = make_encode(student.method, run.mesh, run.config.features.batch_size)
-        codes = encode(student.variables, run_pictures(run), everything)
+        codes = encode(student.trained.variables, run.pictures, everything)
         label = student_label(student)
         grids[label] = add(
             "student",
@@ -99,8 +100,8 @@ def _evaluate(run, teachers, features, heads, students) -> Scores:
             codes,
             note=f"{run.config.student.arch} {_sizes(run)}",
             encode_ms=_student_ms(run, student),
-            parameters=_count(student.variables),
-            seconds=student.seconds,
+            parameters=_count(student.trained.variables),
+            seconds=student.trained.seconds,
             accuracy=None,
         )
     for label, packed in grids.items():
@@ -190,13 +191,13 @@ def _encode_ms(run: Run, teacher: Teacher) -> float:
 
 
 def _student_ms(run: Run, student: Student) -> float:
-    return _time_ms(run, jax.jit(student.method.encode), student.variables)
+    return _time_ms(run, jax.jit(student.method.encode), student.trained.variables)
 
 
 def _time_ms(run: Run, apply: Callable, variables: Any) -> float:
     """Milliseconds an image, pictures in host memory to outputs on the device; the best of ten full batches."""
     size = run.config.features.batch_size
-    pictures = run_pictures(run)(np.arange(size) % len(run.dataset))
+    pictures = run.pictures(np.arange(size) % len(run.dataset))
     variables = replicate(variables, run.mesh)
     times = []
     for _ in range(11):

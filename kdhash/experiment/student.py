@@ -1,6 +1,6 @@
 """Stage `student`: a small network from scratch, alone and with a teacher's codes."""
 
-import time
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,27 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdhash.data import ImageDataset, augment_images, batches, device_prefetch
-from kdhash.experiment.context import Run, schedule_of, sizes_of
+from kdhash.data import ImageDataset, augment_images
+from kdhash.experiment.context import Run, sizes_of
 from kdhash.experiment.teacher import Head, best_single, head_outputs, validation_map
-from kdhash.experiment.workdir import begin, fingerprint, finish, finished
+from kdhash.experiment.train_row import Trained, train_row
+from kdhash.experiment.workdir import fingerprint
 from kdhash.methods.dmth import LossWeights, hash_student
 from kdhash.methods.interface import Method
 from kdhash.teachers.extract import Features
-from kdhash.teachers.registry import load_variables, save_variables
-from kdhash.training.loop import train
 from kdhash.training.mapping import AXIS, make_encode
 
 
 class Student(NamedTuple):
-    """A trained student and the head that taught it, if any."""
+    """A trained student and the head that taught it, if any; its validation score is mAP@all among validation pictures."""
 
     name: str
     teacher: Head | None
     method: Method
-    variables: Any
-    validation: float
-    seconds: float
+    trained: Trained
 
 
 def train_students(run: Run, heads: dict[str, Head], features: dict[str, Features]) -> dict[str, Student]:
@@ -42,18 +39,18 @@ def train_students(run: Run, heads: dict[str, Head], features: dict[str, Feature
             "fused": lambda: heads[run.config.student.teacher],
         }[row]()
         students[row] = _train_student(run, row, teacher, features)
-        run.say(f"student {row}: validation mAP@all {students[row].validation:.4f}")
-    run.seconds["student"] = sum(student.seconds for student in students.values())
+        run.say(f"student {row}: validation mAP@all {students[row].trained.validation:.4f}")
+    run.seconds["student"] = sum(student.trained.seconds for student in students.values())
     return students
 
 
 def picture_batches(
-    dataset: ImageDataset, targets: dict[str, np.ndarray] | None = None
-) -> Callable[[np.ndarray], dict]:
-    """fetch(rows) -> {'image' uint8, 'label', and the rows of each target}."""
+    dataset: ImageDataset, targets: Callable[[], dict[str, np.ndarray]] = dict
+) -> Callable[[np.ndarray], dict[str, Any]]:
+    """fetch(rows) -> {'image' uint8, 'label', and the rows of each target}; targets are asked for when first needed."""
 
     def fetch(rows: np.ndarray) -> dict[str, Any]:
-        extra = {name: values[rows] for name, values in (targets or {}).items()}
+        extra = {name: values[rows] for name, values in targets().items()}
         return {"image": dataset.images[rows], "label": dataset.labels[rows], **extra}
 
     return fetch
@@ -62,7 +59,7 @@ def picture_batches(
 def picture_preparation(augment: ConfigDict) -> Callable[[jax.Array, dict[str, Any]], dict[str, Any]]:
     """What happens to a batch inside the jitted step: augmentation, and the teacher's answer to the view that came out.
 
-    Targets come as [batch, 2, ...], of the original and of the mirrored picture; a mirrored picture gets the second.
+    Targets come as [batch, views, ...], of the original and of the mirrored picture; a mirrored picture gets the second.
     """
     options = augment.to_dict()
 
@@ -102,56 +99,38 @@ def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str,
     inputs = fingerprint(
         run.identity(), settings, weights._asdict(), run.config.bits, teacher.inputs if teacher else None
     )
-    folder = run.workdir / "student" / row
     encode = make_encode(method, run.mesh, run.config.features.batch_size)
 
     def validate(variables) -> float:
-        return validation_map(lambda rows: encode(variables, run_pictures(run), rows), run)
+        return validation_map(lambda rows: encode(variables, run.pictures, rows), run)
 
-    notes = finished(folder, inputs)
-    if notes is None:
-        begin(folder, inputs)
-        start = time.perf_counter()
-        targets = _targets(run, teacher, features, weights) if teacher else {}
-        variables = train(
-            method,
-            batches(
-                picture_batches(run.dataset, targets),
-                run.protocol.train,
-                batch_size=config.schedule.batch_size,
-                seed=run.config.seed,
-            ),
-            schedule_of(config.schedule, len(run.protocol.train)),
-            folder,
-            label=f"student {row}",
-            seed=run.config.seed,
-            mesh=run.mesh,
-            mapping=run.config.mapping,
-            prepare=picture_preparation(config.augment),
-            validate=validate,
-            prefetch=device_prefetch,
-        )
-        save_variables(folder / "model.safetensors", variables)
-        seconds = time.perf_counter() - start
-        notes = finish(folder, inputs, {"validation": validate(variables), "seconds": seconds})
-    shape = (1, *run.dataset.images.image_shape)
-    template = jax.eval_shape(
-        method.init, jax.random.key(0), {"image": jax.ShapeDtypeStruct(shape, jnp.float32)}
+    @functools.cache
+    def targets() -> dict[str, np.ndarray]:
+        return _targets(run, teacher, features, weights) if teacher else {}
+
+    trained = train_row(
+        run,
+        f"student/{row}",
+        inputs,
+        method,
+        picture_batches(run.dataset, targets),
+        config.schedule,
+        example=run.example_picture(),
+        prepare=picture_preparation(config.augment),
+        validate=validate,
     )
-    variables = load_variables(folder / "model.safetensors", template)
-    return Student(row, teacher, method, variables, notes["validation"], notes["seconds"])
+    return Student(row, teacher, method, trained)
 
 
 def _targets(
     run: Run, teacher: Head, features: dict[str, Features], weights: LossWeights
 ) -> dict[str, np.ndarray]:
-    """What the teacher says of all rows, [rows, 2, ...] (original and mirrored): codes, and fused features if regressed to."""
+    """What the teacher says of all rows, [rows, views, ...]: codes, and fused features if regressed to.
+
+    The views are the original and, where augmentation flips, the mirrored picture.
+    """
     rows = np.arange(len(run.dataset))
-    views = [head_outputs(run, teacher, features, view, rows) for view in ("original", "flip")]
+    names = ("original", "flip") if run.config.student.augment.flip else ("original",)
+    views = [head_outputs(run, teacher, features, name, rows) for name in names]
     wanted = ("codes", "fused") if weights.feature else ("codes",)
     return {f"teacher_{name}": np.stack([view[name] for view in views], axis=1) for name in wanted}
-
-
-def run_pictures(run: Run) -> Callable[[np.ndarray], np.ndarray]:
-    """fetch(rows) -> float32 pictures in [0, 1], as students and classifiers encode them."""
-    return lambda rows: run.dataset.images[rows].astype(np.float32) / 255

@@ -9,27 +9,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdhash.data import batches, device_prefetch
-from kdhash.experiment.context import Run, chunked, schedule_of
-from kdhash.experiment.workdir import begin, fingerprint, finish, finished
+from kdhash.experiment.context import Run, chunked
+from kdhash.experiment.train_row import WEIGHTS, Trained, train_row
+from kdhash.experiment.workdir import fingerprint
 from kdhash.methods.dmth import LossWeights, fusion_outputs, fusion_teacher
 from kdhash.retrieval import mean_average_precision, pack_codes
 from kdhash.teachers.extract import Features, extract_features
-from kdhash.teachers.registry import Teacher, load_teacher, load_variables, save_variables
-from kdhash.training.loop import train
+from kdhash.teachers.registry import Teacher, load_teacher
 from kdhash.training.metric_log import Watch
 
 
 class Head(NamedTuple):
-    """A trained hash head on one or several teachers' features."""
+    """A trained hash head on one or several teachers' features.
 
-    name: str  # 'resnet20' (a single teacher), 'mean', 'concat', 'attention'
+    Its validation score is the mAP@all of unseen views of validation pictures that search the training pictures.
+    """
+
+    name: str  # 'resnet20' (a single teacher), 'mean', 'concat', 'attention_plain', 'attention'
     members: tuple[str, ...]
     fusion: dict[str, Any]
-    variables: Any
     inputs: str  # fingerprint of all it depends on
-    validation: float  # mAP@all, unseen views of validation pictures searching the training pictures
-    seconds: float
+    trained: Trained
 
 
 def load_teachers(run: Run) -> dict[str, Teacher]:
@@ -40,7 +40,7 @@ def load_teachers(run: Run) -> dict[str, Teacher]:
         folder: Path | str = config.weights_dir
         recipe = spec.to_dict()
         if "pretrain" in config:
-            folder, recipe["weights"] = run.workdir / "pretrain" / name, "model.safetensors"
+            folder, recipe["weights"] = run.workdir / "pretrain" / name, WEIGHTS
         teachers[name] = load_teacher(
             name, recipe, weights_dir=folder, image_size=config.image_size, classes=run.classes
         )
@@ -89,15 +89,15 @@ def train_heads(run: Run, teachers: dict[str, Teacher], features: dict[str, Feat
     heads = {}
     for label, members in wanted.items():
         heads[label] = _train_head(run, label, members, teachers, features)
-        run.say(f"teacher {label}: validation mAP@all {heads[label].validation:.4f}")
-    run.seconds["teacher"] = sum(head.seconds for head in heads.values())
+        run.say(f"teacher {label}: validation mAP@all {heads[label].trained.validation:.4f}")
+    run.seconds["teacher"] = sum(head.trained.seconds for head in heads.values())
     return heads
 
 
 def best_single(heads: dict[str, Head]) -> Head | None:
     """The single teacher whose codes score best on validation pictures; None where config.teacher.rows lacks 'single'."""
     singles = [head for head in heads.values() if len(head.members) == 1]
-    return max(singles, key=lambda head: head.validation, default=None)
+    return max(singles, key=lambda head: head.trained.validation, default=None)
 
 
 def head_outputs(
@@ -110,7 +110,9 @@ def head_outputs(
         )
     )
     return chunked(
-        lambda part: apply(head.variables, _stack(features, head.members, (view,), part, 0)), rows, 10000
+        lambda part: apply(head.trained.variables, _stack(features, head.members, (view,), part, 0)),
+        rows,
+        10000,
     )
 
 
@@ -137,7 +139,6 @@ def _train_head(
         run.config.bits,
         {name: teachers[name].identity for name in members},
     )
-    folder = run.workdir / "teacher" / label
     method = fusion_teacher(bits=run.config.bits, classes=run.classes, fusion=fusion, weights=weights)
     views = tuple(config.views)
     labels = run.dataset.labels
@@ -174,33 +175,19 @@ def _train_head(
             labels[database],
         )
 
-    template = jax.eval_shape(
-        method.init,
-        jax.random.key(0),
-        jax.eval_shape(pick_view, jax.random.split(jax.random.key(0), 1), fetch(np.arange(1))),
+    one = fetch(np.arange(1))
+    trained = train_row(
+        run,
+        f"teacher/{label}",
+        inputs,
+        method,
+        fetch,
+        config.schedule,
+        example=jax.eval_shape(pick_view, jax.random.split(jax.random.key(0), 1), one),
+        prepare=pick_view,
+        validate=validate,
     )
-    notes = finished(folder, inputs)
-    if notes is None:
-        begin(folder, inputs)
-        start = time.perf_counter()
-        variables = train(
-            method,
-            batches(fetch, run.protocol.train, batch_size=config.schedule.batch_size, seed=run.config.seed),
-            schedule_of(config.schedule, len(run.protocol.train)),
-            folder,
-            label=f"teacher {label}",
-            seed=run.config.seed,
-            mesh=run.mesh,
-            mapping=run.config.mapping,
-            prepare=pick_view,
-            validate=validate,
-            prefetch=device_prefetch,
-        )
-        save_variables(folder / "model.safetensors", variables)
-        seconds = time.perf_counter() - start
-        notes = finish(folder, inputs, {"validation": validate(variables), "seconds": seconds})
-    variables = load_variables(folder / "model.safetensors", template)
-    return Head(label, members, fusion, variables, inputs, notes["validation"], notes["seconds"])
+    return Head(label, members, fusion, inputs, trained)
 
 
 def validation_map(encode_rows: Callable[[np.ndarray], np.ndarray], run: Run) -> float:

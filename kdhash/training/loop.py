@@ -15,7 +15,6 @@ from kdhash.training.mapping import Prepare, make_train_step, put_batch, replica
 from kdhash.training.metric_log import MetricLog, Watch
 from kdhash.training.state import create_state, make_optimizer
 
-
 IN_FLIGHT = 2  # steps handed to the devices ahead of the one that they work on
 
 

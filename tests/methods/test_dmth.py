@@ -19,7 +19,9 @@ KEYS = jax.random.split(jax.random.key(0), 10)
 
 
 def teacher():
-    return fusion_teacher(bits=16, classes=3, fusion=FUSION, weights=LossWeights(quantization=0.1, balance=0.1))
+    return fusion_teacher(
+        bits=16, classes=3, fusion=FUSION, weights=LossWeights(quantization=0.1, balance=0.1)
+    )
 
 
 def gradient_of(term: str):
@@ -130,5 +132,7 @@ def test_doubling_a_weight_doubles_its_term():
     for weight in (1.0, 2.0):
         method = student(code=weight)
         variables = method.init(jax.random.key(0), batch)
-        values.append(float(method.loss(method.forward(variables, batch, KEYS, train=True)[0], batch)[1]["code"]))
+        values.append(
+            float(method.loss(method.forward(variables, batch, KEYS, train=True)[0], batch)[1]["code"])
+        )
     assert values[1] == pytest.approx(2 * values[0], rel=1e-6)

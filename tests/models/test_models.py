@@ -66,7 +66,11 @@ def test_fusion_teacher_gives_codes_and_logits_under_jit():
 
 @pytest.mark.parametrize(
     ("arch", "sizes", "width"),
-    [("resnet_cifar", {"depth": 8, "width": 4}, 16), ("convnet", {"widths": (4, 8)}, 8), ("mlp", {"widths": (9,)}, 9)],
+    [
+        ("resnet_cifar", {"depth": 8, "width": 4}, 16),
+        ("convnet", {"widths": (4, 8)}, 8),
+        ("mlp", {"widths": (9,)}, 9),
+    ],
 )
 def test_backbones_give_features_and_logits(arch, sizes, width):
     net = make_backbone(arch, classes=3, **sizes)

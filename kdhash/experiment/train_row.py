@@ -1,0 +1,102 @@
+"""One trained row of a comparison: a folder with its checkpoints, logs, final weights, and a note that it is done."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdhash.data import batches, device_prefetch
+from kdhash.experiment.context import Run
+from kdhash.experiment.workdir import begin, finish, finished
+from kdhash.methods.interface import Method, Variables
+from kdhash.teachers.registry import load_variables, save_variables
+from kdhash.training.loop import Schedule, train
+from kdhash.training.mapping import Prepare
+
+WEIGHTS = "model.safetensors"
+
+
+class Trained(NamedTuple):
+    """The variables of a finished training, their score on validation pictures, and the seconds it took."""
+
+    variables: Variables
+    validation: float
+    seconds: float
+
+
+def train_row(
+    run: Run,
+    place: str,
+    inputs: str,
+    method: Method,
+    fetch: Callable[[np.ndarray], dict[str, Any]],
+    schedule: ConfigDict,
+    *,
+    example: dict[str, Any],
+    prepare: Prepare,
+    validate: Callable[[Variables], float],
+) -> Trained:
+    """Trains `method` in workdir/`place`, or reads what an earlier start trained there on the same `inputs`.
+
+    `fetch(rows)` gives the raw batch; `example` a batch of one, as the method's init takes it (shapes are enough).
+    """
+    folder = run.workdir / place
+    notes = finished(folder, inputs)
+    if notes is None:
+        notes = _train(run, begin(folder, inputs), inputs, method, fetch, schedule, prepare, validate)
+    template = jax.eval_shape(method.init, jax.random.key(0), example)
+    return Trained(load_variables(folder / WEIGHTS, template), notes["validation"], notes["seconds"])
+
+
+def _train(run, folder: Path, inputs, method, fetch, schedule, prepare, validate) -> dict[str, Any]:
+    start = time.perf_counter()
+    variables = train(
+        method,
+        _training_batches(run, fetch, schedule.batch_size),
+        schedule_of(schedule, len(run.protocol.train)),
+        folder,
+        label=f"{folder.parent.name} {folder.name}",
+        seed=run.config.seed,
+        mesh=run.mesh,
+        mapping=run.config.mapping,
+        prepare=prepare,
+        validate=validate,
+        prefetch=device_prefetch,
+    )
+    save_variables(folder / WEIGHTS, variables)
+    seconds = time.perf_counter() - start
+    return finish(folder, inputs, {"validation": validate(variables), "seconds": seconds})
+
+
+def _training_batches(run: Run, fetch: Callable[[np.ndarray], Any], batch_size: int) -> grain.MapDataset:
+    """This process's share of the global batches of the protocol's training pictures, by step."""
+    return batches(
+        fetch,
+        run.protocol.train,
+        batch_size=batch_size,
+        seed=run.config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def schedule_of(config: ConfigDict, rows: int) -> Schedule:
+    """A schedule in epochs (config.*.schedule) as a schedule in steps, for `rows` training pictures."""
+    per_epoch = max(1, rows // config.batch_size)
+    return Schedule(
+        steps=max(1, round(config.epochs * per_epoch)),
+        batch_size=config.batch_size,
+        optimizer=config.optimizer,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=round(config.warmup_epochs * per_epoch),
+        clip_norm=config.clip_norm,
+        checkpoint_every=max(1, round(config.checkpoint_every_epochs * per_epoch)),
+        log_every=config.log_every,
+        keep=config.keep,
+    )
