@@ -1,5 +1,6 @@
 """Checks a config before any work starts. Every message names the field and says what to do."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,10 +55,14 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
     for row, source in needed.items():
         if row in config.student.rows and source not in config.teacher.rows:
             yield f"config.student.rows has {row!r}, which needs {source!r} in config.teacher.rows"
+    for view in config.features.views:
+        if not re.fullmatch(r"original|flip|augment\d+", view):
+            yield f"config.features.views names {view!r}; choose from original, flip, augment1, augment2, ..."
     mirrored = ("flip",) if config.student.augment.flip and set(config.student.rows) - {"plain"} else ()
-    for view in (*config.teacher.views, *config.teacher.trust_views, config.teacher.validation_view, *mirrored):
+    wanted = (*config.teacher.views, *config.teacher.trust_views, config.teacher.validation_view, *mirrored)
+    for view in dict.fromkeys(("original", *wanted)):
         if view not in config.features.views:
-            yield f"config.features.views lacks {view!r}, which training needs; it has {', '.join(config.features.views)}"
+            yield f"config.features.views lacks {view!r}, which is needed; it has {', '.join(config.features.views)}"
     if config.student.arch not in BACKBONES:
         yield f"config.student.arch is {config.student.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"
     sizes = {
@@ -73,8 +78,6 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
     for part in ("pretrain", "teacher", "student"):
         if part in config:
             yield from _schedule_problems(part, config[part].schedule)
-    if "original" not in config.features.views:
-        yield "config.features.views must name 'original': queries and database are encoded from it"
 
 
 def _teacher_problems(config: ConfigDict) -> Iterator[str]:

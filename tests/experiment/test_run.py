@@ -108,7 +108,7 @@ def test_moving_the_data_is_no_other_config(tmp_path):
         ("student.schedule.epochs", 0.0, "must be positive"),
         ("teacher.rows", ("mode",), "choose from single"),
         ("student.arch", "vgg", "choose one of"),
-        ("features.views", ("flip",), "'original'"),
+        ("features.views", ("augment1",), "lacks 'original'"),
     ],
 )
 def test_bad_field_is_one_clear_line_before_any_work(tmp_path, field, value, message):
