@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
     # Hash heads on cached features: every teacher alone, and every form of fusion.
     config.teacher = ConfigDict(
         {
-            "rows": ("single", "mean", "concat", "attention_plain", "attention"),
+            "rows": ("single", "mean", "concat", "attention_plain", "attention_trust", "attention"),
             "width": 128,
             "views": ("original", "flip"),
             "trust_views": ("augment1",),
@@ -58,7 +58,9 @@ def get_config() -> ConfigDict:
             "balance": 0.1,
             "attention_plain": {"heads": 1, "temperature": 1.0, "teacher_dropout": 0.0, "trust": False},
             # Whom to trust is learned on trust_views, where teachers err; all else on `views`.
-            "attention": {"heads": 4, "temperature": 1.0, "teacher_dropout": 0.3, "trust": True},
+            "attention_trust": {"heads": 4, "temperature": 1.0, "teacher_dropout": 0.3, "trust": True},
+            # A head for every channel of the width: each weighs the teachers for itself.
+            "attention": {"heads": 128, "temperature": 1.0, "teacher_dropout": 0.0, "trust": False},
             "schedule": {
                 "epochs": 12.0,
                 "batch_size": 256,

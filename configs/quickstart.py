@@ -54,20 +54,20 @@ def get_config() -> ConfigDict:
             },
         }
     )
-    config.features = ConfigDict({"views": ("original", "augment1"), "batch_size": 256})
+    config.features = ConfigDict({"views": ("original",), "batch_size": 256})
 
     config.teacher = ConfigDict(
         {
             "rows": ("single", "mean", "concat", "attention_plain", "attention"),
             "width": 64,
             "views": ("original",),
-            "trust_views": ("augment1",),
+            "trust_views": (),
             "validation_view": "original",  # these teachers have not seen the validation pictures
             "quantization": 0.1,
             "balance": 0.1,
             "attention_plain": {"heads": 1, "temperature": 1.0, "teacher_dropout": 0.0, "trust": False},
-            # Whom to trust is learned on trust_views, where teachers err; all else on `views`.
-            "attention": {"heads": 4, "temperature": 1.0, "teacher_dropout": 0.3, "trust": True},
+            # A head for every channel of the width: each weighs the teachers for itself.
+            "attention": {"heads": 64, "temperature": 1.0, "teacher_dropout": 0.0, "trust": False},
             "schedule": {
                 "epochs": 20.0,
                 "batch_size": 64,

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from kdhash.models.backbones import BACKBONES
 
 PROTOCOLS = ("cifar10-1", "cifar10-2", "holdout")
-TEACHER_ROWS = ("single", "mean", "concat", "attention_plain", "attention")
+TEACHER_ROWS = ("single", "mean", "concat", "attention_plain", "attention_trust", "attention")
 STUDENT_ROWS = ("plain", "best_single", "fused")
 # Where things lie, not what is computed: a workdir may be continued with other values of these.
 LOCATIONS = ("data_dir", "weights_dir", "cache_dir")
@@ -38,10 +38,10 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
         yield f"config.mapping is {config.mapping!r}; choose 'jit' or 'pmap'"
     if config.protocol not in PROTOCOLS:
         yield f"config.protocol is {config.protocol!r}; choose one of {', '.join(PROTOCOLS)}"
-    if config.validation_per_class < 1:
+    if config.validation_per_class < 5:
         yield (
             f"config.validation_per_class is {config.validation_per_class}; forms and epochs are chosen on "
-            "held-out images, so hold out at least 1 a class"
+            "held-out images, one in five of them as queries, so hold out at least 5 a class"
         )
     if config.dataset != "digits" and not (Path(config.data_dir) / config.dataset).is_dir():
         yield (
@@ -51,6 +51,17 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
     yield from _teacher_problems(config)
     yield from _row_problems("teacher", config.teacher.rows, TEACHER_ROWS)
     yield from _row_problems("student", config.student.rows, STUDENT_ROWS)
+    if config.student.teacher not in TEACHER_ROWS[1:]:
+        yield f"config.student.teacher is {config.student.teacher!r}; choose one of {', '.join(TEACHER_ROWS[1:])}"
+        return
+    if 0 not in config.evaluate.ks or min(config.evaluate.ks) < 0:
+        yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 0 (mAP over the whole database) and nothing below"
+    for row in config.teacher.rows:
+        if row in config.teacher and config.teacher.width % config.teacher[row].heads:
+            yield (
+                f"config.teacher.{row}.heads is {config.teacher[row].heads}, which does not divide "
+                f"config.teacher.width, {config.teacher.width}"
+            )
     needed = {"best_single": "single", "fused": config.student.teacher}
     for row, source in needed.items():
         if row in config.student.rows and source not in config.teacher.rows:
@@ -81,9 +92,11 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
 
 
 def _teacher_problems(config: ConfigDict) -> Iterator[str]:
-    if not config.teachers:
-        yield "config.teachers is empty; name at least one teacher"
+    if len(config.teachers) < 2:
+        yield f"config.teachers names {len(config.teachers)}; fusion needs at least two teachers"
     for name, spec in config.teachers.items():
+        if name in TEACHER_ROWS:
+            yield f"config.teachers.{name}: the name is taken by a form of fusion; choose another one"
         if spec.arch not in BACKBONES:
             yield f"config.teachers.{name}.arch is {spec.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"
         if "pretrain" in config:

@@ -38,10 +38,12 @@ def main(argv: list[str]) -> int:
     command = "python -m kdhash.main " + shlex.join(sys.argv[1:])
     try:
         run(config, workdir, command=command)
-    except (ConfigError, TrainingFailed, FileNotFoundError, ValueError) as error:
+    except (ConfigError, TrainingFailed, FileNotFoundError) as error:
+        return _fail(str(error))
+    except ValueError as error:  # what the rooms say of bad data, or a mistake of ours
         if os.environ.get("KDHASH_TRACEBACK"):
             raise
-        return _fail(str(error))
+        return _fail(f"{error} (set KDHASH_TRACEBACK=1 to see where)")
     return 0
 
 

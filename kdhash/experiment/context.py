@@ -16,7 +16,7 @@ from kdhash.data import ImageDataset, Protocol
 
 @dataclasses.dataclass
 class Run:
-    """A run in progress: its config and places, its data, and the seconds each stage has taken (on the day it ran)."""
+    """A run in progress: its config and places, its data, and the seconds each stage took when it ran last."""
 
     config: ConfigDict
     workdir: Path

@@ -28,12 +28,12 @@ def run(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Path:
     """
     mesh = data_mesh()
     check_config(config, devices=mesh.devices.size)
-    workdir = claim(workdir, config)
     start = time.perf_counter()
     dataset = load_dataset(config.dataset, config.data_dir, image_size=config.image_size)
     protocol = make_protocol(
         config.protocol, dataset, seed=config.protocol_seed, validation_per_class=config.validation_per_class
     )
+    workdir = claim(workdir, config)  # after all that can refuse a config
     save_protocol(protocol, workdir / "protocol")
     this = Run(config, workdir, mesh, dataset, protocol)
     this.seconds["data"] = time.perf_counter() - start
@@ -82,20 +82,28 @@ def _results(this: Run, scores: Scores, heads: dict[str, Head], command: str) ->
 
 
 def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> list[dict[str, Any]]:
-    """The paper's three claims, as this run measured them (mAP@all on the protocol's queries)."""
+    """The paper's claims, and what they rest on, as this run measured them (mAP@all on the protocol's queries)."""
     score = {row["name"]: row["metrics"]["map@all"] for row in rows}
     cost = {row["name"]: row["encode_ms"] for row in rows}
     taught_by = this.config.student.teacher
     claims = []
     best = best_single(heads)
     if taught_by in score and best is not None:
-        single = best.name
-        gain = score[taught_by] - score[single]
+        gain = score[taught_by] - score[best.name]
         claims.append(
             {
-                "claim": "The fused teacher is at least 2 points above the best single teacher",
-                "measured": f"{taught_by} {score[taught_by]:.4f}, {single} {score[single]:.4f}: {gain * 100:+.2f} points",
+                "claim": "The fused teacher is at least 2 points above the best single teacher (chosen on validation)",
+                "measured": f"{taught_by} {score[taught_by]:.4f}, {best.name} {score[best.name]:.4f}: {gain * 100:+.2f} points",
                 "holds": bool(gain >= 0.02),
+            }
+        )
+    if taught_by in score and "mean" in score and taught_by != "mean":
+        gain = score[taught_by] - score["mean"]
+        claims.append(
+            {
+                "claim": f"Fusion by {taught_by} is better than by the mean",
+                "measured": f"{taught_by} {score[taught_by]:.4f}, mean {score['mean']:.4f}: {gain * 100:+.2f} points",
+                "holds": bool(gain > 0),
             }
         )
     plain, taught = "student, no transfer", f"student, taught by {taught_by}"
@@ -108,6 +116,16 @@ def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> li
                 "holds": bool(gain > 0.04),
             }
         )
+        if best is not None and f"student, taught by {best.name}" in score:
+            by_single = score[f"student, taught by {best.name}"]
+            gain = score[taught] - by_single
+            claims.append(
+                {
+                    "claim": "The fused teacher teaches the student better than the best single one",
+                    "measured": f"{score[taught]:.4f}, {by_single:.4f} by {best.name}: {gain * 100:+.2f} points",
+                    "holds": bool(gain > 0),
+                }
+            )
         claims.append(
             {
                 "claim": "Transfer costs nothing when encoding",

@@ -57,8 +57,8 @@ def cache_features(run: Run, teachers: dict[str, Teacher]) -> dict[str, Features
         watches: dict[str, Watch] = {}
 
         def progress(view: str, done: int, total: int, _seconds: float, name=name, watches=watches) -> None:
-            if view not in watches:
-                watches[view] = Watch(f"features {name} {view}", total, "images")
+            if view not in watches:  # the first shard is done: the rate is that of the others
+                watches[view] = Watch(f"features {name} {view}", total, "images", start=done)
             watches[view].update(done)
             if done == total:
                 watches[view].close()
@@ -127,7 +127,7 @@ def _train_head(
     options = config[label].to_dict() if label in config else {}
     trust_views = tuple(config.trust_views) if options.pop("trust", False) else ()
     # The mean of one teacher is that teacher.
-    kind = "mean" if len(members) == 1 else label.removesuffix("_plain")
+    kind = "mean" if len(members) == 1 else label.split("_")[0]
     fusion = {"kind": kind, "width": config.width, **options}
     weights = LossWeights(quantization=config.quantization, balance=config.balance)
     settings = {name: config[name] for name in ("views", "validation_view", "quantization", "balance")}

@@ -145,12 +145,10 @@ def _with_legend(figure, axes) -> bytes:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Exponential average over about a tenth of the curve."""
-    keep = 1 - 1 / max(2, len(values) / 10)
-    out = np.array(values, float)
-    for i in range(1, len(out)):
-        out[i] = keep * out[i - 1] + (1 - keep) * out[i]
-    return out
+    """The mean over about a twentieth of the curve to each side."""
+    reach = min(max(1, len(values) // 20), (len(values) - 1) // 2)
+    window = np.ones(2 * reach + 1)
+    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
 
 def _png(figure: Figure) -> bytes:

@@ -69,7 +69,7 @@ def _sections(results: dict[str, Any], arrays: dict[str, Any]) -> list[tuple[str
             ("attention", "Which teacher is trusted for what", text, figures.attention(arrays["attention"]))
         )
     for i, grid in enumerate(arrays.get("retrieval_grid") or []):
-        text = "Left, a query drawn at random from each class; right, its ten nearest codes, with their Hamming distance. ✓ same class, ✗ another one."
+        text = "Left, queries drawn at random, one a class; right, its ten nearest codes, with their Hamming distance. ✓ same class, ✗ another one."
         png = figures.retrieval_grid(grid, results["class_names"])
         sections.append((f"retrieved_{i + 1}", f"What is found: {grid['row']}", text, png))
     if arrays.get("training"):
@@ -84,7 +84,7 @@ def _page(results: dict[str, Any], sections: list[tuple[str, str, str, bytes]]) 
         f"<h1>{title}</h1><p class='lead'>{html.escape(_summary(results))}</p>",
         _claims(results.get("claims") or []),
         "<h2>Comparison</h2><p class='soft'>mAP and precision from 0 to 1, larger is better; the best of each group in bold. "
-        "Encode: milliseconds an image, from picture to code.</p>"
+        "Encode: milliseconds an image through the networks, in full batches.</p>"
         f"<div class='wide'>{table_html(results)}</div>",
     ]
     for _, heading, text, png in sections:

@@ -48,7 +48,7 @@ def fill(
         path = folder / f"{start // shard_rows:05d}.npz"
         if not _readable(path, stop - start):
             arrays = compute(start, stop)
-            temporary = path.with_suffix(".tmp.npz")
+            temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")  # two runs may share a cache
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
             os.replace(temporary, path)
         checksums[path.name] = _sha256(path)
@@ -61,7 +61,10 @@ def fill(
 def is_complete(folder: str | Path, identity: dict[str, Any]) -> bool:
     """Whether `folder` holds all rows of exactly this identity (shards are verified by `read`)."""
     manifest = Path(folder) / "manifest.json"
-    return manifest.exists() and json.loads(manifest.read_text())["identity"] == identity
+    if not manifest.exists():
+        return False
+    header = json.loads(manifest.read_text())
+    return header["identity"] == identity and header["format"] == FORMAT
 
 
 def read(folder: str | Path) -> dict[str, np.ndarray]:
@@ -96,6 +99,6 @@ def _sha256(path: Path) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(text)
     os.replace(temporary, path)

@@ -53,7 +53,7 @@ def test_every_row_of_the_comparison_is_there_and_scored(finished_run):
     for row in results["rows"]:
         assert 0.1 < row["metrics"]["map@all"] <= 1, row["name"]
         assert row["encode_ms"] > 0
-    assert len(results["claims"]) == 3
+    assert len(results["claims"]) == 5
     assert results["protocol"]["query"] + results["protocol"]["database"] == 1797
 
 
@@ -108,6 +108,10 @@ def test_moving_the_data_is_no_other_config(tmp_path):
         ("student.schedule.epochs", 0.0, "must be positive"),
         ("teacher.rows", ("mode",), "choose from single"),
         ("student.arch", "vgg", "choose one of"),
+        ("student.teacher", "single", "choose one of mean"),
+        ("evaluate.ks", (100,), "must hold 0"),
+        ("teacher.attention.heads", 5, "does not divide"),
+        ("validation_per_class", 1, "at least 5 a class"),
         ("features.views", ("augment1",), "lacks 'original'"),
     ],
 )
@@ -153,3 +157,20 @@ def test_half_done_work_on_other_inputs_is_removed(tmp_path):
     finish(folder, fingerprint("b"), {"score": 1})
     assert finished(folder, fingerprint("b")) == {"score": 1}
     assert finished(folder, fingerprint("a")) is None
+
+
+def test_a_run_refused_by_its_data_does_not_claim_the_workdir(tmp_path):
+    config = small()
+    config.validation_per_class = 1000
+    with pytest.raises(ValueError, match="smallest class"):
+        run(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_same_river_under_pmap(tmp_path):
+    config = small()
+    config.mapping = "pmap"
+    config.student.rows = ("fused",)
+    config.teacher.rows = ("mean", "attention")
+    names = [row["name"] for row in results_of(run(config, tmp_path))["rows"]]
+    assert "student, taught by attention" in names

@@ -15,16 +15,16 @@ from kdhash.training.loop import Schedule, train
 from kdhash.training.mapping import AXIS, data_mesh
 
 SCHEDULE = Schedule(
-    steps=60,
+    steps=200,
     batch_size=16,
     optimizer="adamw",
     learning_rate=1e-3,
     weight_decay=1e-4,
     warmup_steps=2,
     clip_norm=1.0,
-    checkpoint_every=7,
+    checkpoint_every=21,
     log_every=5,
-    keep="last",
+    keep="best",
 )
 
 
@@ -60,6 +60,7 @@ def main(folder: str, mapping: str) -> None:
         mesh=data_mesh(),
         mapping=mapping,
         prepare=noise,
+        validate=lambda variables: -float(np.abs(method.encode(variables, pictures[:40])).mean()),
         prefetch=device_prefetch,
     )
     save_variables(f"{folder}/final.safetensors", variables)
