@@ -9,6 +9,9 @@ github.com/akamaster/pytorch_resnet_cifar10. Time and result: see the README's t
 
 from ml_collections import ConfigDict
 
+# Half-widths of random factors around 1; 0 leaves a colour as it is.
+NO_JITTER = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
@@ -85,7 +88,7 @@ def get_config() -> ConfigDict:
             "sizes": {"depth": 8},  # or 20
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),
-            "augment": {"pad": 4, "flip": True, "cutout": 0},
+            "augment": {"pad": 4, "flip": True, "cutout": 0, "noise": 0.0, **NO_JITTER},
             "weights": {"quantization": 0.1, "balance": 0.1, "code": 2.0, "relation": 2.0, "feature": 0.0},
             "schedule": {
                 "epochs": 10.0,

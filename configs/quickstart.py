@@ -8,6 +8,9 @@ prepare a folder (python -m kdhash prepare folder DIR --name mine), copy this fi
 
 from ml_collections import ConfigDict
 
+# Half-widths of random factors around 1; 0 leaves a colour as it is.
+NO_JITTER = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
@@ -39,7 +42,7 @@ def get_config() -> ConfigDict:
     )
     config.pretrain = ConfigDict(
         {
-            "augment": {"pad": 1, "flip": False},
+            "augment": {"pad": 1, "flip": False, "cutout": 0, "noise": 0.0, **NO_JITTER},
             "schedule": {
                 "epochs": 15.0,
                 "batch_size": 64,
@@ -91,7 +94,7 @@ def get_config() -> ConfigDict:
             "arch": "convnet",
             "sizes": {"widths": (8, 8, 16, 16)},
             **normal,
-            "augment": {"pad": 1, "flip": False},
+            "augment": {"pad": 1, "flip": False, "cutout": 0, "noise": 0.0, **NO_JITTER},
             "weights": {"quantization": 0.1, "balance": 0.1, "code": 2.0, "relation": 2.0, "feature": 0.0},
             "schedule": {
                 "epochs": 15.0,

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+import kdhash
 from kdhash.data import ImageDataset, Protocol
 
 
@@ -40,6 +41,7 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What every trained thing depends on."""
         return {
+            "kdhash": kdhash.__version__,  # to be raised with every change that moves numbers
             "dataset": self.dataset.fingerprint,
             "protocol": self.protocol.checksum,
             "seed": self.config.seed,

@@ -55,9 +55,13 @@ def finished(folder: Path, inputs: str) -> dict[str, Any] | None:
 
 
 def begin(folder: Path, inputs: str) -> Path:
-    """Prepares `folder` for work on `inputs`: half-done work on the same inputs stays, any other is removed."""
+    """Prepares `folder` for work on `inputs`: half-done work on the same inputs stays, any other is removed, and said so."""
     started = folder / STARTED_FILE
     if folder.exists() and (not started.exists() or json.loads(started.read_text())["inputs"] != inputs):
+        print(
+            f"{folder} was made from other inputs (data, weights, devices or kdhash changed): made anew",
+            flush=True,
+        )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(started, {"inputs": inputs})

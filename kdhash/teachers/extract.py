@@ -15,6 +15,11 @@ from kdhash.data.augment import color_jitter, random_flip, resized_crop
 from kdhash.teachers import cache
 from kdhash.teachers.registry import Teacher
 
+# What 'augment...' views are made with; part of the cache's identity.
+AUGMENT: dict[str, Any] = {
+    "scale": [0.6, 1.0],
+    "jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3},
+}
 Features = dict[str, dict[str, np.ndarray]]  # view -> {'features': [rows, width], 'logits': [rows, classes]}
 
 
@@ -40,7 +45,7 @@ def extract_features(
     features: Features = {}
     spent = 0.0
     for view in views:
-        wanted = identity | {"view": view}
+        wanted = identity | {"view": view, "augment": AUGMENT if view.startswith("augment") else None}
         folder = Path(cache_dir) / f"{teacher.name}-{view}-{cache.cache_key(**wanted)}"
         if not cache.is_complete(folder, wanted):
             start = time.perf_counter()
@@ -87,9 +92,9 @@ def view_pictures(view: str, rows: jax.Array, images: jax.Array) -> jax.Array:
 
     def augment(row, picture):
         crop, flip, color = jax.random.split(jax.random.fold_in(base, row), 3)
-        picture = resized_crop(crop, picture, scale=(0.6, 1.0))
+        picture = resized_crop(crop, picture, scale=tuple(AUGMENT["scale"]))
         picture, _ = random_flip(flip, picture)
-        return color_jitter(color, picture, brightness=0.3, contrast=0.3, saturation=0.3)
+        return color_jitter(color, picture, **AUGMENT["jitter"])
 
     return jax.vmap(augment)(rows, pictures)
 
