@@ -123,7 +123,7 @@ def _schedule_problems(part: str, schedule: ConfigDict) -> Iterator[str]:
         yield f"config.{part}.schedule.optimizer is {schedule.optimizer!r}; choose 'sgd' or 'adamw'"
     if schedule.keep not in ("best", "last"):
         yield f"config.{part}.schedule.keep is {schedule.keep!r}; choose 'best' or 'last'"
-    if not 0 <= schedule.warmup_epochs < schedule.epochs:
+    if schedule.epochs > 0 and not 0 <= schedule.warmup_epochs < schedule.epochs:
         yield f"config.{part}.schedule.warmup_epochs is {schedule.warmup_epochs}; it must lie in [0, epochs)"
 
 

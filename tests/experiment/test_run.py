@@ -85,7 +85,7 @@ def test_attention_weights_of_every_class_sum_to_one(finished_run):
 def test_workdir_of_another_config_is_refused_with_the_fields(finished_run):
     other = small()
     other.bits = 32
-    other.student.weights.code = 2.0
+    other.student.weights.code = 3.0
     with pytest.raises(ConfigError, match=r"bits: 16 there, 32 now\n  student\.weights\.code"):
         run(other, finished_run[0])
 
@@ -106,7 +106,7 @@ def test_moving_the_data_is_no_other_config(tmp_path):
         ("dataset", "nowhere", "config.data_dir"),
         ("student.schedule.batch_size", 100, "8 devices do not divide"),
         ("student.schedule.epochs", 0.0, "must be positive"),
-        ("teacher.rows", ("mode",), "choose from single"),
+        ("teacher.rows", ("single", "attention", "mode"), "choose from single"),
         ("student.arch", "vgg", "choose one of"),
         ("student.teacher", "single", "choose one of mean"),
         ("evaluate.ks", (100,), "must hold 0"),

@@ -135,7 +135,7 @@ def test_damaged_real_file_never_gives_anything_but_a_clear_error(shared, tmp_pa
     rng = np.random.default_rng(0)
     path = tmp_path / "w.th"
     refused = 0
-    for trial in range(60):
+    for trial in range(24):
         broken = bytearray(data[: int(rng.integers(len(data)))] if trial % 2 else data)
         for place in rng.integers(0, min(len(broken), 9000), 3) if broken else ():
             broken[place] ^= 1 << int(rng.integers(8))
@@ -144,4 +144,4 @@ def test_damaged_real_file_never_gives_anything_but_a_clear_error(shared, tmp_pa
             read_torch_file(path)
         except TorchFileError:
             refused += 1
-    assert refused > 30
+    assert refused > 12
