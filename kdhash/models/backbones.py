@@ -4,10 +4,16 @@ from typing import Any
 
 import flax.linen as nn
 
+from kdhash.models.resnet import ResNet
 from kdhash.models.resnet_cifar import CifarResNet
 from kdhash.models.small import ConvNet, Mlp
 
-BACKBONES: dict[str, type[nn.Module]] = {"resnet_cifar": CifarResNet, "convnet": ConvNet, "mlp": Mlp}
+BACKBONES: dict[str, type[nn.Module]] = {
+    "resnet_cifar": CifarResNet,
+    "resnet": ResNet,
+    "convnet": ConvNet,
+    "mlp": Mlp,
+}
 
 
 def make_backbone(

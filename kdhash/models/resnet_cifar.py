@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kdhash.models.blocks import batch_norm, pooled_outputs
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions around a parameter-free shortcut (option A of the paper)."""
@@ -64,17 +66,4 @@ class CifarResNet(nn.Module):
                     self.dtype,
                     name=f"stage{stage}_block{block}",
                 )(x, train=train)
-        spatial = x.astype(jnp.float32)
-        outputs = {"features": spatial.mean(axis=(1, 2)), "spatial": spatial}
-        if self.classes is not None:
-            outputs["logits"] = nn.Dense(self.classes, name="classifier")(outputs["features"])
-        return outputs
-
-
-def batch_norm(x: Array, *, train: bool, axis_name: str | None, dtype: Any) -> Array:
-    """Batch norm with PyTorch's constants; statistics over the global batch (see `axis_name`).
-
-    To be called inside a compact module."""
-    return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=axis_name, dtype=dtype
-    )(x)
+        return pooled_outputs(x, self.classes)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdhash.models.resnet_cifar import batch_norm
+from kdhash.models.blocks import batch_norm
 
 
 class ConvNet(nn.Module):

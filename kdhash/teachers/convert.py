@@ -11,9 +11,15 @@ TRANSFORMS = {
     "keep": lambda w: w,
     "conv": lambda w: w.transpose(2, 3, 1, 0),  # out, in, h, w -> h, w, in, out
     "dense": lambda w: w.T,  # out, in -> in, out
+    "conv_as_dense": lambda w: (
+        w.reshape(len(w), -1).T
+    ),  # a convolution over the whole map: out, in h w -> in h w, out
+    "squeeze": lambda w: w.reshape([n for n in w.shape if n != 1]),  # 1, tokens, width -> tokens, width
 }
 
-NameMap = Mapping[str, tuple[str, str]]  # 'params/stem/kernel' -> (source name, transform)
+# 'params/stem/kernel' -> (source name, transform). Several source names are joined along their first axis before the
+# transform: query, key and value of a source that keeps them apart.
+NameMap = Mapping[str, tuple[str | tuple[str, ...], str]]
 
 
 def convert(
@@ -32,7 +38,7 @@ def convert(
     paths, tree = jax.tree_util.tree_flatten_with_path(template)
     wanted = {"/".join(key.key for key in path): leaf for path, leaf in paths}
     usable = {name: w for name, w in state.items() if not name.endswith(ignore)} if ignore else dict(state)
-    used = [source_name for source_name, _ in names.values()]
+    used = [name for sources, _ in names.values() for name in _several(sources)]
     problems = [
         *_listed("variables without an entry in the name map", sorted(set(wanted) - set(names))),
         *_listed("name map entries without a variable", sorted(set(names) - set(wanted))),
@@ -41,16 +47,27 @@ def convert(
         *_listed("weights used twice", sorted({name for name in used if used.count(name) > 1})),
     ]
     filled = {}
-    for target, (source_name, transform) in names.items():
-        if source_name not in usable or target not in wanted:
+    for target, (sources, transform) in names.items():
+        parts = [usable.get(name) for name in _several(sources)]
+        if target not in wanted or any(part is None for part in parts):
             continue
-        array = TRANSFORMS[transform](usable[source_name])
+        try:
+            array = TRANSFORMS[transform](np.concatenate(parts) if len(parts) > 1 else parts[0])
+        except ValueError as error:
+            problems.append(f"{', '.join(_several(sources))}: {error}")
+            continue
         if array.shape != wanted[target].shape:
-            problems.append(f"{source_name} gives shape {array.shape}, {target} needs {wanted[target].shape}")
+            problems.append(
+                f"{', '.join(_several(sources))} gives shape {array.shape}, {target} needs {wanted[target].shape}"
+            )
         filled[target] = np.asarray(array, dtype=wanted[target].dtype)
     if problems:
         raise ValueError(f"{source}: the weights do not fit this architecture: " + "; ".join(problems))
     return jax.tree_util.tree_unflatten(tree, [filled[name] for name in wanted])
+
+
+def _several(sources: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (sources,) if isinstance(sources, str) else sources
 
 
 def _listed(what: str, names: list[str]) -> list[str]:

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import safetensors.numpy
 
 from kdhash.models.backbones import make_backbone
-from kdhash.teachers import resnet_cifar
 from kdhash.teachers.convert import convert
+from kdhash.teachers.families import resnet_cifar
 from kdhash.teachers.torch_file import read_torch_file
 
 # Architectures whose published PyTorch weights can be read; the others load kdhash's own safetensors.
-PYTORCH_NAMES = {"resnet_cifar": lambda sizes: resnet_cifar.name_map(sizes["depth"])}
+PYTORCH_NAMES = {"resnet_cifar": lambda sizes: resnet_cifar.names(depth=sizes["depth"])}
 
 
 class Teacher(NamedTuple):
@@ -50,7 +50,7 @@ def load_teacher(
     elif spec["arch"] in PYTORCH_NAMES:
         # Counters of training steps are no weights: newer PyTorch writes them, older does not.
         variables = convert(
-            read_torch_file(path),
+            {name.removeprefix("module."): w for name, w in read_torch_file(path).items()},
             PYTORCH_NAMES[spec["arch"]](spec["sizes"]),
             template,
             source=str(path),

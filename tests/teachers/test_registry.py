@@ -47,10 +47,10 @@ def test_identity_changes_with_preprocessing_and_weights(shared):
 
 def test_wrong_depth_lists_what_is_left_over_and_missing(shared):
     wrong = spec(20) | {"sizes": {"depth": 26}}
-    with pytest.raises(ValueError, match=r"missing from the file: .*module\.layer1\.3\.bn1\.bias"):
+    with pytest.raises(ValueError, match=r"missing from the file: .*layer1\.3\.bn1\.bias"):
         load_teacher("t", wrong, weights_dir=shared / "weights", image_size=32, classes=10)
     wrong = spec(20) | {"sizes": {"depth": 14}}
-    with pytest.raises(ValueError, match=r"left over in the file: .*module\.layer3\.2\.conv2\.weight"):
+    with pytest.raises(ValueError, match=r"left over in the file: .*layer3\.2\.conv2\.weight"):
         load_teacher("t", wrong, weights_dir=shared / "weights", image_size=32, classes=10)
 
 

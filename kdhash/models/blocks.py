@@ -1,0 +1,98 @@
+"""What convolutional families share. Helpers that make layers are to be called inside a compact module."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": nn.relu,
+    "relu6": nn.relu6,
+    "silu": nn.silu,
+    "hard_swish": nn.hard_swish,
+    "gelu": lambda x: nn.gelu(x, approximate=False),  # Flax's default is the tanh form
+    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),  # CLIP's
+    "tanh": nn.tanh,
+    "none": lambda x: x,
+}
+
+
+def batch_norm(
+    x: Array,
+    *,
+    train: bool,
+    axis_name: str | None,
+    dtype: Any,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    name: str | None = None,
+) -> Array:
+    """Batch norm with PyTorch's constants; statistics over the global batch (see `axis_name`)."""
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=momentum,
+        epsilon=epsilon,
+        axis_name=axis_name,
+        dtype=dtype,
+        name=name,
+    )(x)
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch norm, activation: variables 'conv' and 'norm'.
+
+    `padding` is given as a number, as PyTorch pads (both sides alike; None: kernel // 2), or as 'SAME' for TensorFlow's rule.
+    """
+
+    width: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+    padding: int | str | None = None
+    activation: str = "relu"
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch h w c"], *, train: bool) -> Float[Array, "batch h2 w2 width"]:
+        x = nn.Conv(
+            self.width,
+            (self.kernel, self.kernel),
+            self.stride,
+            padding=self.kernel // 2 if self.padding is None else self.padding,
+            feature_group_count=self.groups,
+            use_bias=False,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        x = batch_norm(
+            x, train=train, axis_name=self.axis_name, dtype=self.dtype, epsilon=self.epsilon, name="norm"
+        )
+        return ACTIVATIONS[self.activation](x)
+
+
+def pooled_outputs(x: Float[Array, "batch h w width"], classes: int | None) -> dict[str, Array]:
+    """{'features': mean over places, 'spatial': the map, 'logits': 'classifier' of the features where `classes` is given}."""
+    spatial = x.astype(jnp.float32)
+    outputs = {"features": spatial.mean(axis=(1, 2)), "spatial": spatial}
+    if classes is not None:
+        outputs["logits"] = nn.Dense(classes, name="classifier")(outputs["features"])
+    return outputs
+
+
+def adaptive_average_pool(
+    x: Float[Array, "batch h w c"], size: tuple[int, int]
+) -> Float[Array, "batch h2 w2 c"]:
+    """PyTorch's adaptive average pooling to `size`: cell i averages places floor(i h / n) to ceil((i + 1) h / n)."""
+    for axis, n in ((1, size[0]), (2, size[1])):
+        length = x.shape[axis]
+        cells = [(i * length // n, -((i + 1) * -length // n)) for i in range(n)]
+        x = jnp.concatenate(
+            [jax.lax.slice_in_dim(x, a, b, axis=axis).mean(axis, keepdims=True) for a, b in cells], axis
+        )
+    return x

@@ -1,0 +1,81 @@
+"""What the library must know of a family of published networks to read their weights."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from kdhash.teachers.convert import NameMap
+from kdhash.teachers.preprocessing import Preprocessing
+
+Sizes = Mapping[str, Any]  # fields of the Flax module, such as {'depth': 20}; what JSON can hold
+
+
+class Dialect(NamedTuple):
+    """How one source of weights names them."""
+
+    # names(**sizes) -> the table of every variable; the head's are those under 'params/classifier/'.
+    names: Callable[..., NameMap]
+    # In front of all source names but the head's; files of headless models leave it out ('resnet.').
+    prefix: str = ""
+    # Endings of source names that are no weights of this network (say why beside each).
+    ignore: tuple[str, ...] = ()
+
+
+class Variant(NamedTuple):
+    """One published network."""
+
+    sizes: Sizes
+    preprocessing: Preprocessing
+
+
+class Family(NamedTuple):
+    """Variants by published name ('resnet50'); dialects by source ('torchvision', 'timm', 'huggingface')."""
+
+    arch: str  # the module's name in models.backbones.BACKBONES
+    reference: str  # paper
+    variants: Mapping[str, Variant]
+    dialects: Mapping[str, Dialect]
+    # Hugging Face config.json: its model_type, and the sizes that it describes.
+    model_types: tuple[str, ...] = ()
+    sizes_from_config: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+
+
+def norm_names(target: str, source: str) -> dict[str, tuple[str, str]]:
+    """The four arrays of a batch norm: Flax 'params/<target>/scale' from '<source>.weight', and so on."""
+    return {
+        f"params/{target}/scale": (f"{source}.weight", "keep"),
+        f"params/{target}/bias": (f"{source}.bias", "keep"),
+        f"batch_stats/{target}/mean": (f"{source}.running_mean", "keep"),
+        f"batch_stats/{target}/var": (f"{source}.running_var", "keep"),
+    }
+
+
+def layer_norm_names(target: str, source: str) -> dict[str, tuple[str, str]]:
+    """Scale and bias of a layer norm."""
+    return {
+        f"params/{target}/scale": (f"{source}.weight", "keep"),
+        f"params/{target}/bias": (f"{source}.bias", "keep"),
+    }
+
+
+def dense_names(target: str, source: str) -> dict[str, tuple[str, str]]:
+    """Kernel and bias of a dense layer."""
+    return {
+        f"params/{target}/kernel": (f"{source}.weight", "dense"),
+        f"params/{target}/bias": (f"{source}.bias", "keep"),
+    }
+
+
+def conv_names(target: str, source: str) -> dict[str, tuple[str, str]]:
+    """Kernel and bias of a convolution with bias."""
+    return {
+        f"params/{target}/kernel": (f"{source}.weight", "conv"),
+        f"params/{target}/bias": (f"{source}.bias", "keep"),
+    }
+
+
+def conv_norm_names(target: str, conv: str, norm: str) -> dict[str, tuple[str, str]]:
+    """A `models.blocks.ConvNorm`: convolution without bias, batch norm."""
+    return {
+        f"params/{target}/conv/kernel": (f"{conv}.weight", "conv"),
+        **norm_names(f"{target}/norm", norm),
+    }
