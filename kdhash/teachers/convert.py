@@ -48,9 +48,9 @@ def convert(
     ]
     filled = {}
     for target, (sources, transform) in names.items():
-        parts = [usable.get(name) for name in _several(sources)]
-        if target not in wanted or any(part is None for part in parts):
+        if target not in wanted or not all(name in usable for name in _several(sources)):
             continue
+        parts = [usable[name] for name in _several(sources)]
         try:
             array = TRANSFORMS[transform](np.concatenate(parts) if len(parts) > 1 else parts[0])
         except ValueError as error:
