@@ -47,28 +47,50 @@ def get_config() -> ConfigDict:
                 "std": (0.229, 0.224, 0.225),
             }
         )
-    config.features = ConfigDict({"views": ("original", "flip", "augment1"), "batch_size": 1000})
+    config.features = ConfigDict({"views": ("original", "flip", "augment1", "augment2"), "batch_size": 1000})
 
     # Hash heads on cached features: every teacher alone, and every form of fusion.
+    both = ("original", "flip")
+    one_head = {"heads": 1, "temperature": 1.0, "teacher_dropout": 0.0}
+    # A head for every channel of the width: each weighs the teachers for itself.
+    channels = {"heads": 64, "temperature": 1.0, "teacher_dropout": 0.0}
     config.teacher = ConfigDict(
         {
-            "rows": ("single", "mean", "concat", "attention_plain", "attention_trust", "attention"),
-            "width": 128,
-            "views": ("original", "flip"),
-            "trust_views": ("augment1",),
-            "validation_view": "augment1",
+            "rows": (
+                "single",
+                "single_mirrored",
+                "mean",
+                "concat",
+                "attention_plain",
+                "attention_one_view",
+                "mean_mirrored",
+                "attention",
+            ),
+            # kind: mean, concat or attention. views: what every teacher sees of a picture, one token a view.
+            "forms": {
+                "single": {"kind": "mean", "views": ("original",)},
+                "single_mirrored": {"kind": "mean", "views": both},
+                "mean": {"kind": "mean", "views": ("original",)},
+                "concat": {"kind": "concat", "views": ("original",)},
+                "attention_plain": {"kind": "attention", "views": ("original",), **one_head},
+                "attention_one_view": {"kind": "attention", "views": ("original",), **channels},
+                "mean_mirrored": {"kind": "mean", "views": both},
+                "attention": {"kind": "attention", "views": both, **channels},
+            },
+            "width": 64,
+            "views": both,  # forms that see one view are trained on either
+            "validation_views": (
+                "augment1",
+                "augment2",
+            ),  # of held-out pictures: the teachers know the originals
+            "noise": 1.0,  # on standardised features, in training
             "quantization": 0.1,
-            "balance": 0.1,
-            "attention_plain": {"heads": 1, "temperature": 1.0, "teacher_dropout": 0.0, "trust": False},
-            # Whom to trust is learned on trust_views, where teachers err; all else on `views`.
-            "attention_trust": {"heads": 4, "temperature": 1.0, "teacher_dropout": 0.3, "trust": True},
-            # A head for every channel of the width: each weighs the teachers for itself.
-            "attention": {"heads": 128, "temperature": 1.0, "teacher_dropout": 0.0, "trust": False},
+            "balance": 0.01,
             "schedule": {
                 "epochs": 12.0,
-                "batch_size": 256,
+                "batch_size": 512,
                 "optimizer": "adamw",
-                "learning_rate": 1e-3,
+                "learning_rate": 2e-3,
                 "weight_decay": 1e-4,
                 "warmup_epochs": 0.5,
                 "clip_norm": 0.0,

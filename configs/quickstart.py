@@ -62,15 +62,21 @@ def get_config() -> ConfigDict:
     config.teacher = ConfigDict(
         {
             "rows": ("single", "mean", "concat", "attention_plain", "attention"),
+            # kind: mean, concat or attention. views: what every teacher sees of a picture, one token a view.
+            "forms": {
+                "single": {"kind": "mean", "views": ("original",)},
+                "mean": {"kind": "mean", "views": ("original",)},
+                "concat": {"kind": "concat", "views": ("original",)},
+                "attention_plain": {"kind": "attention", "views": ("original",), "heads": 1},
+                # A head for every channel of the width: each weighs the teachers for itself.
+                "attention": {"kind": "attention", "views": ("original",), "heads": 64},
+            },
             "width": 64,
             "views": ("original",),
-            "trust_views": (),
-            "validation_view": "original",  # these teachers have not seen the validation pictures
+            "validation_views": ("original",),  # these teachers have not seen the validation pictures
+            "noise": 0.0,
             "quantization": 0.1,
             "balance": 0.1,
-            "attention_plain": {"heads": 1, "temperature": 1.0, "teacher_dropout": 0.0, "trust": False},
-            # A head for every channel of the width: each weighs the teachers for itself.
-            "attention": {"heads": 64, "temperature": 1.0, "teacher_dropout": 0.0, "trust": False},
             "schedule": {
                 "epochs": 20.0,
                 "batch_size": 64,

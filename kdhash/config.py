@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from kdhash.models.backbones import BACKBONES
 
 PROTOCOLS = ("cifar10-1", "cifar10-2", "holdout")
-TEACHER_ROWS = ("single", "mean", "concat", "attention_plain", "attention_trust", "attention")
+FUSIONS = ("mean", "concat", "attention")
 STUDENT_ROWS = ("plain", "best_single", "fused")
 # Where things lie, not what is computed: a workdir may be continued with other values of these.
 LOCATIONS = ("data_dir", "weights_dir", "cache_dir")
@@ -49,18 +49,26 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
             f"'python -m kdhash prepare', or set --config.data_dir to the folder that holds {config.dataset}/"
         )
     yield from _teacher_problems(config)
-    yield from _row_problems("teacher", config.teacher.rows, TEACHER_ROWS)
+    yield from _row_problems("teacher", config.teacher.rows, tuple(config.teacher.forms))
     yield from _row_problems("student", config.student.rows, STUDENT_ROWS)
-    if config.student.teacher not in TEACHER_ROWS[1:]:
-        yield f"config.student.teacher is {config.student.teacher!r}; choose one of {', '.join(TEACHER_ROWS[1:])}"
+    fused = [form for form in config.teacher.forms if not form.startswith("single")]
+    if config.student.teacher not in fused:
+        yield f"config.student.teacher is {config.student.teacher!r}; choose one of {', '.join(fused)}"
         return
     if 0 not in config.evaluate.ks or min(config.evaluate.ks) < 0:
         yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 0 (mAP over the whole database) and nothing below"
-    for row in config.teacher.rows:
-        if row in config.teacher and config.teacher.width % config.teacher[row].heads:
+    for name, form in config.teacher.forms.items():
+        if form.kind not in FUSIONS:
+            yield f"config.teacher.forms.{name}.kind is {form.kind!r}; choose one of {', '.join(FUSIONS)}"
+        if config.teacher.width % form.get("heads", 1):
             yield (
-                f"config.teacher.{row}.heads is {config.teacher[row].heads}, which does not divide "
+                f"config.teacher.forms.{name}.heads is {form.heads}, which does not divide "
                 f"config.teacher.width, {config.teacher.width}"
+            )
+        if len(config.teacher.validation_views) < len(form.views):
+            yield (
+                f"config.teacher.validation_views has {len(config.teacher.validation_views)} views, "
+                f"config.teacher.forms.{name}.views {len(form.views)}; give as many to validate with"
             )
     needed = {"best_single": "single", "fused": config.student.teacher}
     for row, source in needed.items():
@@ -70,7 +78,10 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
         if not re.fullmatch(r"original|flip|augment\d+", view):
             yield f"config.features.views names {view!r}; choose from original, flip, augment1, augment2, ..."
     mirrored = ("flip",) if config.student.augment.flip and set(config.student.rows) - {"plain"} else ()
-    wanted = (*config.teacher.views, *config.teacher.trust_views, config.teacher.validation_view, *mirrored)
+    seen = [
+        view for row in config.teacher.rows for view in config.teacher.forms.get(row, {"views": ()})["views"]
+    ]
+    wanted = (*config.teacher.views, *seen, *config.teacher.validation_views, *mirrored)
     for view in dict.fromkeys(("original", *wanted)):
         if view not in config.features.views:
             yield f"config.features.views lacks {view!r}, which is needed; it has {', '.join(config.features.views)}"
@@ -95,7 +106,7 @@ def _teacher_problems(config: ConfigDict) -> Iterator[str]:
     if len(config.teachers) < 2:
         yield f"config.teachers names {len(config.teachers)}; fusion needs at least two teachers"
     for name, spec in config.teachers.items():
-        if name in TEACHER_ROWS:
+        if name in config.teacher.forms:
             yield f"config.teachers.{name}: the name is taken by a form of fusion; choose another one"
         if spec.arch not in BACKBONES:
             yield f"config.teachers.{name}.arch is {spec.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"

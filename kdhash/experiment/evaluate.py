@@ -12,11 +12,10 @@ import numpy as np
 
 from kdhash.experiment.context import Run
 from kdhash.experiment.student import Student
-from kdhash.experiment.teacher import Head, best_single, head_outputs
+from kdhash.experiment.teacher import Cached, Head, best_single, head_outputs
 from kdhash.experiment.workdir import begin, fingerprint, finish, finished
 from kdhash.methods.fitted import fit_itq, fit_lsh
 from kdhash.retrieval import evaluate, float_map, pack_codes, search
-from kdhash.teachers.extract import Features
 from kdhash.teachers.registry import Teacher
 from kdhash.training.mapping import make_encode, put_batch, replicate
 
@@ -33,7 +32,7 @@ class Scores(NamedTuple):
 def evaluate_rows(
     run: Run,
     teachers: dict[str, Teacher],
-    features: dict[str, Features],
+    features: dict[str, Cached],
     heads: dict[str, Head],
     students: dict[str, Student],
 ) -> Scores:
@@ -80,8 +79,8 @@ def _evaluate(run, teachers, features, heads, students) -> Scores:
             "teacher" if single else "fusion",
             label,
             outputs["codes"],
-            note=f"hash head on {label}" if single else f"{label} of {len(head.members)} teachers",
-            encode_ms=sum(network_ms[name] for name in head.members),
+            note=f"{len(head.members)} networks, {len(head.views)} views",
+            encode_ms=sum(network_ms[name] for name in head.members) * len(head.views),
             parameters=sum(teachers[name].parameters for name in head.members)
             + _count(head.trained.variables),
             seconds=head.trained.seconds,
@@ -121,14 +120,20 @@ def student_label(student: Student) -> str:
 def _feature_rows(run, features, heads, fused_outputs, network_ms, rows, add) -> None:
     """Exact cosine search on floats (the upper line), and ITQ and LSH on the same features (the lower lines)."""
     teachers = list(features)
-    raw = np.concatenate([_unit(features[name]["original"]["features"]) for name in teachers], axis=1)
+    raw = np.concatenate([_unit(features[name].views["original"]["features"]) for name in teachers], axis=1)
     sets = {"all teachers' features": (raw, sum(network_ms.values()))}
     best = best_single(heads)
     if best is not None:
-        sets[f"{best.name} features"] = (features[best.name]["original"]["features"], network_ms[best.name])
+        sets[f"{best.name} features"] = (
+            features[best.name].views["original"]["features"],
+            network_ms[best.name],
+        )
     for label, outputs in fused_outputs.items():
         if label == run.config.student.teacher:
-            sets[f"{label} fused features"] = (outputs["fused"], sum(network_ms.values()))
+            sets[f"{label} fused features"] = (
+                outputs["fused"],
+                sum(network_ms.values()) * len(heads[label].views),
+            )
     query, database, train = run.protocol.query, run.protocol.database, run.protocol.train
     labels = run.dataset.labels
     for name, (values, ms) in sets.items():
@@ -211,7 +216,8 @@ def _attention_by_class(run: Run, head: Head, attention: np.ndarray) -> dict[str
     """The mean weight of each teacher over the query pictures of each class."""
     query = run.protocol.query
     labels = run.dataset.labels[query]
-    weights = [attention[query][labels == label].mean(axis=0) for label in range(run.classes)]
+    by_teacher = attention[query].reshape(len(query), len(head.views), len(head.members)).sum(axis=1)
+    weights = [by_teacher[labels == label].mean(axis=0) for label in range(run.classes)]
     return {
         "teachers": list(head.members),
         "classes": list(run.dataset.class_names),

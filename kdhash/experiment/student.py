@@ -11,12 +11,11 @@ from ml_collections import ConfigDict
 
 from kdhash.data import ImageDataset, augment_images
 from kdhash.experiment.context import Run, sizes_of
-from kdhash.experiment.teacher import Head, best_single, head_outputs, validation_map
+from kdhash.experiment.teacher import Cached, Head, best_single, head_outputs, validation_map
 from kdhash.experiment.train_row import Trained, train_row
 from kdhash.experiment.workdir import fingerprint
 from kdhash.methods.dmth import LossWeights, hash_student
 from kdhash.methods.interface import Method
-from kdhash.teachers.extract import Features
 from kdhash.training.mapping import AXIS, make_encode
 
 
@@ -29,7 +28,7 @@ class Student(NamedTuple):
     trained: Trained
 
 
-def train_students(run: Run, heads: dict[str, Head], features: dict[str, Features]) -> dict[str, Student]:
+def train_students(run: Run, heads: dict[str, Head], features: dict[str, Cached]) -> dict[str, Student]:
     """The rows of config.student.rows: 'plain' (no transfer), 'best_single' and 'fused' (config.student.teacher)."""
     students = {}
     for row in run.config.student.rows:
@@ -76,7 +75,7 @@ def picture_preparation(augment: ConfigDict) -> Callable[[jax.Array, dict[str, A
     return prepare
 
 
-def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str, Features]) -> Student:
+def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str, Cached]) -> Student:
     config = run.config.student
     weights = LossWeights(**config.weights.to_dict())
     if teacher is None:
@@ -123,7 +122,7 @@ def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str,
 
 
 def _targets(
-    run: Run, teacher: Head, features: dict[str, Features], weights: LossWeights
+    run: Run, teacher: Head, features: dict[str, Cached], weights: LossWeights
 ) -> dict[str, np.ndarray]:
     """What the teacher says of all rows, [rows, views, ...]: codes, and fused features if regressed to.
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kdhash.experiment.context import Run, chunked
@@ -19,14 +18,23 @@ from kdhash.teachers.registry import Teacher, load_teacher
 from kdhash.training.metric_log import Watch
 
 
+class Cached(NamedTuple):
+    """A teacher's cached outputs by view, and the mean and deviation of its features over the training pictures."""
+
+    views: Features
+    mean: np.ndarray  # [width]
+    std: np.ndarray  # [width]
+
+
 class Head(NamedTuple):
     """A trained hash head on one or several teachers' features.
 
     Its validation score is the mAP@all of unseen views of validation pictures that search the training pictures.
     """
 
-    name: str  # 'resnet20' (a single teacher), 'mean', 'concat', 'attention_plain', 'attention'
+    name: str  # 'resnet20' (a single teacher), or a form of config.teacher.forms
     members: tuple[str, ...]
+    views: tuple[str, ...]  # what each member sees of a picture: one token a view
     fusion: dict[str, Any]
     inputs: str  # fingerprint of all it depends on
     trained: Trained
@@ -47,7 +55,7 @@ def load_teachers(run: Run) -> dict[str, Teacher]:
     return teachers
 
 
-def cache_features(run: Run, teachers: dict[str, Teacher]) -> dict[str, Features]:
+def cache_features(run: Run, teachers: dict[str, Teacher]) -> dict[str, Cached]:
     """Every teacher's features of every view in config.features.views, from the cache or computed into it."""
     config = run.config
     cache_dir = Path(config.cache_dir) if config.cache_dir else run.workdir / "features"
@@ -64,7 +72,7 @@ def cache_features(run: Run, teachers: dict[str, Teacher]) -> dict[str, Features
                 watches[view].close()
 
         start = time.perf_counter()
-        features[name], computed = extract_features(
+        views, computed = extract_features(
             teacher,
             run.dataset,
             tuple(config.features.views),
@@ -74,105 +82,111 @@ def cache_features(run: Run, teachers: dict[str, Teacher]) -> dict[str, Features
             progress=progress,
         )
         spent[name] = computed or time.perf_counter() - start
+        seen = views["original"]["features"][run.protocol.train]
+        features[name] = Cached(views, seen.mean(axis=0), seen.std(axis=0) + 1e-6)
         state = "computed" if computed else "read from the cache"
         run.say(f"features {name}: {state} in {spent[name]:.1f} s")
     run.seconds["features"] = sum(spent.values())
     return features
 
 
-def train_heads(run: Run, teachers: dict[str, Teacher], features: dict[str, Features]) -> dict[str, Head]:
-    """One hash head for each single teacher and each form of fusion that config.teacher.rows names."""
+def train_heads(run: Run, teachers: dict[str, Teacher], features: dict[str, Cached]) -> dict[str, Head]:
+    """A hash head for every form of fusion in config.teacher.rows; the forms 'single...' give one for each teacher."""
     names = tuple(teachers)
-    wanted: dict[str, tuple[str, ...]] = {}
-    for row in run.config.teacher.rows:
-        wanted |= {name: (name,) for name in names} if row == "single" else {row: names}
     heads = {}
-    for label, members in wanted.items():
-        heads[label] = _train_head(run, label, members, teachers, features)
-        run.say(f"teacher {label}: validation mAP@all {heads[label].trained.validation:.4f}")
+    for form in run.config.teacher.rows:
+        wanted: dict[str, tuple[str, ...]] = {form: names}
+        if form.startswith("single"):
+            wanted = {name + form.removeprefix("single"): (name,) for name in names}
+        for label, members in wanted.items():
+            heads[label] = _train_head(run, label, form, members, teachers, features)
+            run.say(f"teacher {label}: validation mAP@all {heads[label].trained.validation:.4f}")
     run.seconds["teacher"] = sum(head.trained.seconds for head in heads.values())
     return heads
 
 
 def best_single(heads: dict[str, Head]) -> Head | None:
     """The single teacher whose codes score best on validation pictures; None where config.teacher.rows lacks 'single'."""
-    singles = [head for head in heads.values() if len(head.members) == 1]
+    singles = [head for head in heads.values() if head.name in head.members]
     return max(singles, key=lambda head: head.trained.validation, default=None)
 
 
 def head_outputs(
-    run: Run, head: Head, features: dict[str, Features], view: str, rows: np.ndarray
+    run: Run, head: Head, features: dict[str, Cached], view: str, rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """'codes' [rows, bits], 'fused' [rows, width], 'logits' and 'attention' [rows, members] of cached features of a view."""
+    """'codes' [rows, bits], 'fused' [rows, width], 'logits' and 'attention' [rows, tokens] of a picture ('original') or of
+    its mirror image ('flip'); a head that sees both says the same of both."""
     apply = jax.jit(
         lambda variables, batch: fusion_outputs(
             variables, batch, bits=run.config.bits, classes=run.classes, fusion=head.fusion
         )
     )
+    seen = head.views if len(head.views) > 1 else (view,)
     return chunked(
-        lambda part: apply(head.trained.variables, _stack(features, head.members, (view,), part, 0)),
-        rows,
-        10000,
+        lambda part: apply(head.trained.variables, _tokens(features, head.members, seen, part)), rows, 10000
     )
 
 
 def _train_head(
     run: Run,
     label: str,
+    form: str,
     members: tuple[str, ...],
     teachers: dict[str, Teacher],
-    features: dict[str, Features],
+    features: dict[str, Cached],
 ) -> Head:
     config = run.config.teacher
-    options = config[label].to_dict() if label in config else {}
-    trust_views = tuple(config.trust_views) if options.pop("trust", False) else ()
-    # The mean of one teacher is that teacher.
-    kind = "mean" if len(members) == 1 else label.split("_")[0]
-    fusion = {"kind": kind, "width": config.width, **options}
+    options = config.forms[form].to_dict()
+    seen = tuple(options.pop("views"))
+    # What sees one view learns from a picture and its mirror image alike; what sees both needs no choice.
+    choices = [seen] if len(seen) > 1 else [(view,) for view in config.views]
+    unseen = tuple(config.validation_views)[: len(seen)]
+    fusion = {"width": config.width, **options}
     weights = LossWeights(quantization=config.quantization, balance=config.balance)
-    settings = {name: config[name] for name in ("views", "validation_view", "quantization", "balance")}
     inputs = fingerprint(
         run.identity(),
-        settings | {"trust_views": trust_views},
+        {"choices": choices, "unseen": unseen, "noise": config.noise},
+        weights._asdict(),
         config.schedule,
         fusion,
         run.config.bits,
         {name: teachers[name].identity for name in members},
     )
     method = fusion_teacher(bits=run.config.bits, classes=run.classes, fusion=fusion, weights=weights)
-    views = tuple(config.views)
     labels = run.dataset.labels
 
     def fetch(rows: np.ndarray) -> dict[str, Any]:
-        batch = {"features": _stack(features, members, views, rows), "label": labels[rows]}
-        if trust_views:
-            batch["unseen"] = _stack(features, members, trust_views, rows)
-        return batch
-
-    def pick_view(keys: jax.Array, batch: dict[str, Any]) -> dict[str, Any]:
-        def one_of(stack: jax.Array) -> jax.Array:
-            """[batch, views, width] -> [batch, width]; the same view for every teacher."""
-            place = jax.vmap(lambda key: jax.random.randint(key, (), 0, stack.shape[1]))(keys)
-            return jnp.take_along_axis(stack, place[:, None, None], axis=1)[:, 0]
-
-        return batch | {
-            name: jax.tree.map(one_of, batch[name]) for name in ("features", "unseen") if name in batch
+        """Features as {token: [rows, choices, width]}."""
+        parts = [_tokens(features, members, views, rows) for views in choices]
+        return {
+            "features": {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]},
+            "label": labels[rows],
         }
+
+    def choose(keys: jax.Array, batch: dict[str, Any]) -> dict[str, Any]:
+        """One of the choices, the same for all tokens of a picture, and noise on each."""
+
+        def one(key: jax.Array, tokens: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            pick, *noise = jax.random.split(key, 1 + len(tokens))
+            place = jax.random.randint(pick, (), 0, len(choices))
+            return {
+                name: token[place] + config.noise * jax.random.normal(noise[i], token[place].shape)
+                for i, (name, token) in enumerate(tokens.items())
+            }
+
+        return batch | {"features": jax.vmap(one)(keys, batch["features"])}
 
     encode = jax.jit(method.encode)
 
-    def codes(variables, view: str, rows: np.ndarray) -> np.ndarray:
-        return pack_codes(np.asarray(encode(variables, _stack(features, members, (view,), rows, 0))))
+    def codes(variables, views: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
+        return pack_codes(np.asarray(encode(variables, _tokens(features, members, views, rows))))
 
     def validate(variables) -> float:
-        # The networks know their training pictures by heart, these held-out ones among them: only in a view that they
+        # The networks know their training pictures by heart, these held-out ones among them: only in views that they
         # have not seen are these like new pictures.
         query, database = run.protocol.validation, run.protocol.train
         return mean_average_precision(
-            codes(variables, config.validation_view, query),
-            codes(variables, "original", database),
-            labels[query],
-            labels[database],
+            codes(variables, unseen, query), codes(variables, seen, database), labels[query], labels[database]
         )
 
     one = fetch(np.arange(1))
@@ -183,11 +197,11 @@ def _train_head(
         method,
         fetch,
         config.schedule,
-        example=jax.eval_shape(pick_view, jax.random.split(jax.random.key(0), 1), one),
-        prepare=pick_view,
+        example=jax.eval_shape(choose, jax.random.split(jax.random.key(0), 1), one),
+        prepare=choose,
         validate=validate,
     )
-    return Head(label, members, fusion, inputs, trained)
+    return Head(label, members, seen, fusion, inputs, trained)
 
 
 def validation_map(encode_rows: Callable[[np.ndarray], np.ndarray], run: Run) -> float:
@@ -199,15 +213,15 @@ def validation_map(encode_rows: Callable[[np.ndarray], np.ndarray], run: Run) ->
     return mean_average_precision(codes[query], codes[~query], labels[query], labels[~query])
 
 
-def _stack(
-    features: dict[str, Features],
-    members: tuple[str, ...],
-    views: tuple[str, ...],
-    rows: np.ndarray,
-    only: int | None = None,
+def _tokens(
+    features: dict[str, Cached], members: tuple[str, ...], views: tuple[str, ...], rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """{teacher: [rows, views, width]}, or of one view [rows, width] where `only` gives its place."""
-    stacks = {
-        name: np.stack([features[name][view]["features"][rows] for view in views], axis=1) for name in members
+    """{token: [rows, width]}, standardised: every member's features of the first view, then of the second."""
+    return {
+        name if place == 0 else f"{name}_view{place + 1}": (
+            features[name].views[view]["features"][rows] - features[name].mean
+        )
+        / features[name].std
+        for place, view in enumerate(views)
+        for name in members
     }
-    return stacks if only is None else {name: stack[:, only] for name, stack in stacks.items()}

@@ -18,7 +18,7 @@ from kdhash.losses import (
     quantization,
     relational_distillation,
 )
-from kdhash.methods.interface import Method, Variables
+from kdhash.methods.interface import Method
 from kdhash.models.fusion import FusionTeacher
 from kdhash.models.student import HashStudent
 
@@ -34,7 +34,8 @@ class LossWeights(NamedTuple):
 
 
 def fusion_teacher(*, bits: int, classes: int, fusion: dict[str, Any], weights: LossWeights) -> Method:
-    """z = fuse(h_1..h_T), u_T = tanh(W z), L_T = CE + quantisation + balance. The batch: 'features' (by teacher), 'label'.
+    """z = fuse(h_1..h_T), u_T = tanh(W z), L_T = CE + quantisation + balance. The batch: 'features' (by token: a
+    teacher's view of the picture), 'label'.
 
     Outputs per example: 'codes', 'logits', 'fused', 'attention'. `fusion` holds the fields of `models.fusion.Fusion`.
     """
@@ -44,35 +45,19 @@ def fusion_teacher(*, bits: int, classes: int, fusion: dict[str, Any], weights: 
         return model.init(rng, batch["features"])
 
     def forward(variables, batch, keys, *, train):
-        if not train or "unseen" not in batch:
-            return model.apply(variables, batch["features"], keys if train else None), {}
-        outputs = model.apply(_held(variables, scores=True), batch["features"], keys)
-        unseen = model.apply(_held(variables, scores=False), batch["unseen"])
-        return outputs | {"unseen_logits": unseen["logits"]}, {}
+        return model.apply(variables, batch["features"], keys if train else None), {}
 
     def loss(outputs, batch):
         terms = {
             "cross_entropy": cross_entropy(outputs["logits"], batch["label"]),
             **_code_terms(outputs["codes"], weights),
         }
-        if "unseen_logits" in outputs:
-            terms["trust"] = cross_entropy(outputs["unseen_logits"], batch["label"])
         return sum(terms.values()), terms
 
     def encode(variables, features):
         return model.apply(variables, features)["codes"]
 
     return Method(init, forward, loss, encode)
-
-
-def _held(variables: Variables, *, scores: bool) -> Variables:
-    """The variables with the attention scores (or all but them) held constant."""
-
-    def hold(path, leaf):
-        is_score = any(key.key in ("query", "score") for key in path)
-        return jax.lax.stop_gradient(leaf) if is_score == scores else leaf
-
-    return jax.tree_util.tree_map_with_path(hold, variables)
 
 
 def fusion_outputs(

@@ -11,12 +11,12 @@ from kdhash.models.hash_head import HashHead
 
 
 class Fusion(nn.Module):
-    """Projects each teacher's features to a common width and fuses them: by 'mean', 'concat' or 'attention'.
+    """Projects each token, a teacher's features of one view, to a common width and fuses them: 'mean', 'concat' or 'attention'.
 
-    Attention weighs teachers per image and per head: e_t = V tanh(U h_t), a = softmax_t(e / temperature), and head k fuses
+    Attention weighs tokens per image and per head: e_t = V tanh(U h_t), a = softmax_t(e / temperature), and head k fuses
     the k-th part of the width, z_k = sum_t a_tk h_tk.
 
-    Returns {'fused': [batch, width], 'attention': [batch, teachers]} (weights sum to 1; uniform for 'mean' and 'concat').
+    Returns {'fused': [batch, width], 'attention': [batch, tokens]} (weights sum to 1; uniform for 'mean' and 'concat').
     Source: METHODS section 1 (our reconstruction of DMTH).
     """
 

@@ -106,11 +106,13 @@ def test_moving_the_data_is_no_other_config(tmp_path):
         ("dataset", "nowhere", "config.data_dir"),
         ("student.schedule.batch_size", 100, "8 devices do not divide"),
         ("student.schedule.epochs", 0.0, "must be positive"),
-        ("teacher.rows", ("single", "attention", "mode"), "choose from single"),
+        ("teacher.rows", ("single", "attention", "mode"), "choose from attention"),
         ("student.arch", "vgg", "choose one of"),
-        ("student.teacher", "single", "choose one of mean"),
+        ("student.teacher", "single", "choose one of attention"),
         ("evaluate.ks", (100,), "must hold 0"),
-        ("teacher.attention.heads", 5, "does not divide"),
+        ("teacher.forms.attention.heads", 5, "does not divide"),
+        ("teacher.forms.mean.kind", "median", "choose one of mean"),
+        ("teacher.validation_views", (), "give as many to validate with"),
         ("validation_per_class", 1, "at least 5 a class"),
         ("features.views", ("augment1",), "lacks 'original'"),
     ],
@@ -167,10 +169,15 @@ def test_a_run_refused_by_its_data_does_not_claim_the_workdir(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_same_river_under_pmap(tmp_path):
+def test_same_river_under_pmap_and_with_two_views(tmp_path):
     config = small()
     config.mapping = "pmap"
+    config.features.views = ("original", "flip")
+    config.teacher.validation_views = ("original", "flip")
+    config.teacher.forms.attention.views = ("original", "flip")
     config.student.rows = ("fused",)
     config.teacher.rows = ("mean", "attention")
-    names = [row["name"] for row in results_of(run(config, tmp_path))["rows"]]
-    assert "student, taught by attention" in names
+    results = results_of(run(config, tmp_path))
+    rows = {row["name"]: row for row in results["rows"]}
+    assert "student, taught by attention" in rows
+    assert rows["attention"]["encode_ms"] == pytest.approx(2 * rows["mean"]["encode_ms"])
