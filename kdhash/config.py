@@ -65,11 +65,12 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
                 f"config.teacher.forms.{name}.heads is {form.heads}, which does not divide "
                 f"config.teacher.width, {config.teacher.width}"
             )
-        if len(config.teacher.validation_views) < len(form.views):
-            yield (
-                f"config.teacher.validation_views has {len(config.teacher.validation_views)} views, "
-                f"config.teacher.forms.{name}.views {len(form.views)}; give as many to validate with"
-            )
+    most = max(len(form.views) for form in config.teacher.forms.values())
+    if len(config.teacher.validation_views) < most:
+        yield (
+            f"config.teacher.validation_views has {len(config.teacher.validation_views)} views, "
+            f"config.teacher.forms up to {most}; give as many to validate with"
+        )
     needed = {"best_single": "single", "fused": config.student.teacher}
     for row, source in needed.items():
         if row in config.student.rows and source not in config.teacher.rows:
