@@ -4,13 +4,18 @@ from typing import Any
 
 import flax.linen as nn
 
+from kdhash.models.mobilenet import MobileNetV1, MobileNetV2
 from kdhash.models.resnet import ResNet
 from kdhash.models.resnet_cifar import CifarResNet
 from kdhash.models.small import ConvNet, Mlp
+from kdhash.models.squeezenet import SqueezeNet
 
 BACKBONES: dict[str, type[nn.Module]] = {
     "resnet_cifar": CifarResNet,
     "resnet": ResNet,
+    "mobilenet_v1": MobileNetV1,
+    "mobilenet_v2": MobileNetV2,
+    "squeezenet": SqueezeNet,
     "convnet": ConvNet,
     "mlp": Mlp,
 }

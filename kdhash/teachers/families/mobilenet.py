@@ -1,0 +1,121 @@
+"""Published MobileNets V1 and V2: Google's, as Hugging Face folders, and torchvision's V2."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdhash.models.mobilenet import V1_BLOCKS, V2_STAGES
+from kdhash.teachers.convert import NameMap
+from kdhash.teachers.families.family import Dialect, Family, Variant, conv_norm_names, dense_names
+from kdhash.teachers.preprocessing import IMAGENET, Preprocessing
+
+# Counters of training steps are no weights: newer PyTorch writes them, older does not.
+COUNTERS = ("num_batches_tracked",)
+V2_BLOCKS = sum(repeats for _, _, repeats in V2_STAGES)
+
+
+def _hf_unit(target: str, source: str) -> dict[str, tuple[str, str]]:
+    return conv_norm_names(target, f"{source}.convolution", f"{source}.normalization")
+
+
+def v1_huggingface_names(**_sizes: Any) -> NameMap:
+    """transformers' MobileNetV1ForImageClassification."""
+    names = {**_hf_unit("stem", "conv_stem"), **dense_names("classifier", "classifier")}
+    for i in range(len(V1_BLOCKS)):
+        names |= _hf_unit(f"block{i}_depthwise", f"layer.{2 * i}")
+        names |= _hf_unit(f"block{i}_pointwise", f"layer.{2 * i + 1}")
+    return names
+
+
+def v2_huggingface_names(**_sizes: Any) -> NameMap:
+    """transformers' MobileNetV2ForImageClassification."""
+    names = {
+        **_hf_unit("stem", "conv_stem.first_conv"),
+        **_hf_unit("stem_depthwise", "conv_stem.conv_3x3"),
+        **_hf_unit("stem_project", "conv_stem.reduce_1x1"),
+        **_hf_unit("last", "conv_1x1"),
+        **dense_names("classifier", "classifier"),
+    }
+    parts = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}
+    for i in range(V2_BLOCKS):
+        for target, source in parts.items():
+            names |= _hf_unit(f"block{i}_{target}", f"layer.{i}.{source}")
+    return names
+
+
+def v2_torchvision_names(**_sizes: Any) -> NameMap:
+    """torchvision's mobilenet_v2."""
+    last = V2_BLOCKS + 2
+    names = {
+        **conv_norm_names("stem", "features.0.0", "features.0.1"),
+        **conv_norm_names("stem_depthwise", "features.1.conv.0.0", "features.1.conv.0.1"),
+        **conv_norm_names("stem_project", "features.1.conv.1", "features.1.conv.2"),
+        **conv_norm_names("last", f"features.{last}.0", f"features.{last}.1"),
+        **dense_names("classifier", "classifier.1"),
+    }
+    for i in range(V2_BLOCKS):
+        source = f"features.{i + 2}.conv"
+        names |= conv_norm_names(f"block{i}_expand", f"{source}.0.0", f"{source}.0.1")
+        names |= conv_norm_names(f"block{i}_depthwise", f"{source}.1.0", f"{source}.1.1")
+        names |= conv_norm_names(f"block{i}_project", f"{source}.2", f"{source}.3")
+    return names
+
+
+def v1_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes of a config.json. Raises ValueError for what this network cannot express."""
+    _check(config, {"hidden_act": "relu6"})
+    return {
+        "multiplier": config["depth_multiplier"],
+        "min_width": config["min_depth"],
+        "same_padding": config["tf_padding"],
+        "epsilon": config["layer_norm_eps"],
+    }
+
+
+def v2_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes of a config.json. Raises ValueError for what this network cannot express."""
+    _check(config, {"hidden_act": "relu6", "output_stride": 32, "first_layer_is_expansion": True})
+    return v1_sizes(config) | {
+        "divisor": config["depth_divisible_by"],
+        "expansion": config["expand_ratio"],
+        "wide_output": config["finegrained_output"],
+    }
+
+
+def _check(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    for field, value in known.items():
+        if config.get(field, value) != value:
+            raise ValueError(f"config.json: {field} is {config[field]!r}; only {value!r} is known")
+
+
+def _google(size: int) -> Preprocessing:
+    return Preprocessing(size=size)
+
+
+V1 = Family(
+    arch="mobilenet_v1",
+    reference="Howard et al. 2017, arXiv 1704.04861",
+    variants={
+        f"mobilenet_v1_{multiplier}_{size}": Variant({"multiplier": multiplier}, _google(size))
+        for multiplier, size in ((1.0, 224), (0.75, 192), (0.5, 160), (0.25, 128))
+    },
+    dialects={"huggingface": Dialect(v1_huggingface_names, prefix="mobilenet_v1.", ignore=COUNTERS)},
+    model_types=("mobilenet_v1",),
+    sizes_from_config=v1_sizes,
+)
+V2 = Family(
+    arch="mobilenet_v2",
+    reference="Sandler et al. 2018, arXiv 1801.04381",
+    variants={
+        **{
+            f"mobilenet_v2_{multiplier}_{size}": Variant({"multiplier": multiplier}, _google(size))
+            for multiplier, size in ((1.4, 224), (1.0, 224), (0.75, 160), (0.35, 96))
+        },
+        "mobilenet_v2": Variant({"same_padding": False, "epsilon": 1e-5}, IMAGENET),
+    },
+    dialects={
+        "huggingface": Dialect(v2_huggingface_names, prefix="mobilenet_v2.", ignore=COUNTERS),
+        "torchvision": Dialect(v2_torchvision_names, ignore=COUNTERS),
+    },
+    model_types=("mobilenet_v2",),
+    sizes_from_config=v2_sizes,
+)
