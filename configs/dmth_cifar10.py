@@ -35,18 +35,10 @@ def get_config() -> ConfigDict:
     config.mapping = "jit"
     config.host_devices = 8  # where there is only a CPU: train faster than one on two cores
 
-    # Frozen teachers.
+    # Frozen teachers: what network a file holds and what pictures it wants is read from the file.
     config.teachers = ConfigDict()
     for depth, digest in ((20, "12fca82f"), (32, "d509ac18"), (44, "014dd654"), (56, "4bfd9763")):
-        config.teachers[f"resnet{depth}"] = ConfigDict(
-            {
-                "arch": "resnet_cifar",
-                "sizes": {"depth": depth},
-                "weights": f"resnet{depth}-{digest}.th",
-                "mean": (0.485, 0.456, 0.406),
-                "std": (0.229, 0.224, 0.225),
-            }
-        )
+        config.teachers[f"resnet{depth}"] = ConfigDict({"weights": f"resnet{depth}-{digest}.th"})
     config.features = ConfigDict({"views": ("original", "flip", "augment1", "augment2"), "batch_size": 1000})
 
     # Hash heads on cached features: every teacher alone, and every form of fusion.

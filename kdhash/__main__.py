@@ -7,6 +7,7 @@ import sys
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     from kdhash.data import cli as data_cli  # each room brings its own commands
+    from kdhash.teachers import cli as teachers_cli
 
     parser = argparse.ArgumentParser(
         prog="kdhash",
@@ -14,8 +15,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     data_cli.add_parser(commands)
+    teachers_cli.add_parser(commands)
     args = parser.parse_args(argv)
-    return data_cli.run(args)
+    return args.run(args)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from kdhash.models.backbones import BACKBONES
+from kdhash.teachers.sources import find_source
 
 PROTOCOLS = ("cifar10-1", "cifar10-2", "holdout")
 FUSIONS = ("mean", "concat", "attention")
@@ -109,16 +110,14 @@ def _teacher_problems(config: ConfigDict) -> Iterator[str]:
     for name, spec in config.teachers.items():
         if name in config.teacher.forms:
             yield f"config.teachers.{name}: the name is taken by a form of fusion; choose another one"
-        if spec.arch not in BACKBONES:
+        if "arch" in spec and spec.arch not in BACKBONES:
             yield f"config.teachers.{name}.arch is {spec.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"
         if "pretrain" in config:
             continue
-        path = Path(config.weights_dir) / spec.weights
-        if not path.is_file():
-            yield (
-                f"config.teachers.{name}.weights: no file {path}; put {spec.weights} there, or set "
-                "--config.weights_dir to the folder that holds it"
-            )
+        try:
+            find_source(spec.weights, config.weights_dir)
+        except (FileNotFoundError, ValueError) as error:
+            yield f"config.teachers.{name}.weights: {error}"
 
 
 def _row_problems(part: str, rows: tuple[str, ...], known: tuple[str, ...]) -> Iterator[str]:

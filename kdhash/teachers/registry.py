@@ -1,6 +1,5 @@
 """From a config entry to a frozen teacher: a pure function, its variables, and an identity."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,81 +12,101 @@ import safetensors.numpy
 
 from kdhash.models.backbones import make_backbone
 from kdhash.teachers.convert import convert
-from kdhash.teachers.families import resnet_cifar
-from kdhash.teachers.torch_file import read_torch_file
+from kdhash.teachers.preprocessing import Preprocessing, preprocess
+from kdhash.teachers.recognize import Network, recognize
+from kdhash.teachers.sources import Source, find_source, read_state, weights_hash
 
-# Architectures whose published PyTorch weights can be read; the others load kdhash's own safetensors.
-PYTORCH_NAMES = {"resnet_cifar": lambda sizes: resnet_cifar.names(depth=sizes["depth"])}
+# What a config entry of a teacher may hold; all but 'weights' may be left out where the weights say it themselves.
+FIELDS = ("weights", "variant", "arch", "sizes", "image_size", "interpolation", "mean", "std")
 
 
 class Teacher(NamedTuple):
     """A frozen network. `apply(variables, pictures)` takes float pictures in [0, 1], [batch, h, w, 3], and returns
-    {'features': [batch, width], 'logits': [batch, classes]}; the preprocessing is inside."""
+    {'features': [batch, width]}, and 'logits' [batch, classes] where it has a classifier; the preprocessing is inside."""
 
     name: str
     apply: Any
     variables: Any
     width: int
-    classes: int
-    identity: str  # sha256 over the weights file, the architecture and the preprocessing
+    classes: int | None
+    identity: str  # sha256 over the weights, the architecture and the preprocessing
     parameters: int
+    preprocessing: Preprocessing
 
 
 def load_teacher(
-    name: str, spec: Mapping[str, Any], *, weights_dir: str | Path, image_size: int, classes: int
+    name: str, spec: Mapping[str, Any], *, weights_dir: str | Path = "", image_size: int, classes: int
 ) -> Teacher:
-    """Builds the teacher `name` of a config: spec = {'arch', 'weights', 'sizes', 'mean', 'std'}.
+    """Builds the teacher `name` of a config entry, which holds 'weights' and any of the other FIELDS.
 
-    Raises FileNotFoundError for a missing weights file and ValueError for weights that do not fit.
+    A published network's file says all else itself. kdhash's own files need 'arch' and 'sizes', 'mean' and 'std';
+    `image_size` and `classes`, those of the data set, are theirs. A given 'image_size' is what the network then sees of
+    a whole picture, without a cut. Raises FileNotFoundError for a missing file, ValueError for weights that do not fit.
     """
-    path = weights_path(name, spec, weights_dir)
-    module = make_backbone(spec["arch"], classes=classes, **spec["sizes"])
-    template = jax.eval_shape(
-        lambda: module.init(jax.random.key(0), jnp.zeros((1, image_size, image_size, 3)))
-    )
-    if path.suffix == ".safetensors":
-        variables = load_variables(path, template)
-    elif spec["arch"] in PYTORCH_NAMES:
-        # Counters of training steps are no weights: newer PyTorch writes them, older does not.
-        variables = convert(
-            {name.removeprefix("module."): w for name, w in read_torch_file(path).items()},
-            PYTORCH_NAMES[spec["arch"]](spec["sizes"]),
-            template,
-            source=str(path),
-            ignore=("num_batches_tracked",),
-        )
-    else:
-        raise ValueError(f"teachers.{name}: no reader of {path.suffix} files for arch {spec['arch']!r}")
-    mean, std = (jnp.asarray(spec[key], jnp.float32) for key in ("mean", "std"))
+    unknown = sorted(set(spec) - set(FIELDS))
+    if unknown:
+        raise ValueError(f"config.teachers.{name} has {', '.join(unknown)}; it may have {', '.join(FIELDS)}")
+    try:
+        source = find_source(spec["weights"], weights_dir)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"config.teachers.{name}.weights: {error}") from None
+    network = _read(name, spec, source, image_size, classes)
+    wanted = _overridden(name, spec, network.preprocessing)
+    module = make_backbone(network.arch, classes=network.classes, **network.sizes)
 
     def apply(variables, pictures):
-        outputs = module.apply(variables, (pictures - mean) / std, train=False)
-        return {"features": outputs["features"], "logits": outputs["logits"]}
+        outputs = module.apply(variables, preprocess(pictures, wanted), train=False)
+        return {key: outputs[key] for key in ("features", "logits") if key in outputs}
 
-    shapes = jax.eval_shape(apply, template, jnp.zeros((1, image_size, image_size, 3)))
-    recipe = {key: _plain(spec[key]) for key in ("arch", "sizes", "mean", "std")} | {"size": image_size}
-    identity = hashlib.sha256(path.read_bytes())
+    shapes = jax.eval_shape(apply, network.variables, jnp.zeros((1, image_size, image_size, 3)))
+    identity = weights_hash(source)
+    recipe = {"arch": network.arch, "sizes": network.sizes, "preprocessing": wanted._asdict()}
     identity.update(json.dumps(recipe, sort_keys=True).encode())
     return Teacher(
         name=name,
         apply=apply,
-        variables=variables,
+        variables=network.variables,
         width=shapes["features"].shape[-1],
-        classes=shapes["logits"].shape[-1],
+        classes=network.classes,
         identity=identity.hexdigest(),
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"])),
+        preprocessing=wanted,
     )
 
 
-def weights_path(name: str, spec: Mapping[str, Any], weights_dir: str | Path) -> Path:
-    """The weights file of a config entry: absolute, or inside `weights_dir`. Raises FileNotFoundError with the remedy."""
-    path = Path(weights_dir) / spec["weights"]
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"config.teachers.{name}.weights: no file {path}; put {spec['weights']} there, "
-            "or set --config.weights_dir to the folder that holds it"
+def _read(name: str, spec: Mapping[str, Any], source: Source, image_size: int, classes: int) -> Network:
+    """The network of a source: one of kdhash's own, whose tensors are called 'params/...', or a published one."""
+    state = read_state(source)
+    arch, sizes = spec.get("arch"), spec.get("sizes")
+    plain = None if sizes is None else {key: _plain(value) for key, value in sizes.items()}
+    if not any(tensor.startswith("params/") for tensor in state):
+        return recognize(source, state, arch=arch, sizes=plain, variant=spec.get("variant"))
+    if arch is None or plain is None:
+        raise ValueError(
+            f"config.teachers.{name}: {source.path} is one of kdhash's own files, so give 'arch' and 'sizes'"
         )
-    return path
+    module = make_backbone(arch, classes=classes, **plain)
+    template = jax.eval_shape(
+        lambda: module.init(jax.random.key(0), jnp.zeros((1, image_size, image_size, 3)))
+    )
+    names = {path: (path, "keep") for path, _ in _flat(template)}
+    variables = convert(state, names, template, source=str(source.path))
+    return Network(arch, plain, classes, None, "kdhash", Preprocessing(size=image_size), variables)
+
+
+def _overridden(name: str, spec: Mapping[str, Any], published: Preprocessing | None) -> Preprocessing:
+    """The preprocessing with what the config entry says instead."""
+    changes: dict[str, Any] = {key: tuple(spec[key]) for key in ("mean", "std") if key in spec}
+    if "interpolation" in spec:
+        changes["interpolation"] = spec["interpolation"]
+    if "image_size" in spec:
+        changes |= {"size": spec["image_size"], "resize": None}
+    missing = {"mean", "std", "size"} - set(changes)
+    if published is None and missing:
+        raise ValueError(
+            f"config.teachers.{name}: nothing says what pictures these weights want; give mean, std and image_size"
+        )
+    return (published or Preprocessing())._replace(**changes)
 
 
 def save_variables(path: str | Path, variables: Any) -> None:
@@ -115,4 +134,4 @@ def _plain(value: Any) -> Any:
     """A ConfigDict or tuple as what JSON can hold."""
     if isinstance(value, Mapping) or hasattr(value, "items"):
         return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return tuple(_plain(item) for item in value) if isinstance(value, (list, tuple)) else value

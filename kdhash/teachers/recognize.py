@@ -1,0 +1,166 @@
+"""From the names and shapes in a weight file to the network that they belong to."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdhash.models.backbones import make_backbone
+from kdhash.teachers.convert import NameMap, convert
+from kdhash.teachers.families import FAMILIES
+from kdhash.teachers.families.family import Dialect, Family
+from kdhash.teachers.preprocessing import Preprocessing, read_preprocessing
+from kdhash.teachers.sources import Source
+
+HEAD = "params/classifier/"
+LISTED = 100  # names in an error
+
+
+class Network(NamedTuple):
+    """A published network and its converted weights."""
+
+    arch: str
+    sizes: dict[str, Any]
+    classes: int | None  # None: the file has no classifier
+    variant: str | None  # its published name, where it is one
+    dialect: str
+    preprocessing: Preprocessing | None  # None: neither the source nor a published network says
+    variables: Any
+
+
+def recognize(
+    source: Source,
+    state: Mapping[str, np.ndarray],
+    *,
+    arch: str | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    variant: str | None = None,
+) -> Network:
+    """The network of a state dict: by `arch` and `sizes`, by `variant`, by config.json, or by names and shapes alone.
+
+    Raises ValueError where nothing fits (with the nearest network, its gaps and leftovers) or where several published
+    networks fit that want different preprocessing (then name one as `variant`).
+    """
+    found, misfits = [], []
+    for family, candidate, name in _candidates(source.config, arch, sizes, variant):
+        for dialect, spoken in family.dialects.items():
+            names = spoken.names(**candidate)
+            stripped, missing, extra = _compare(names, spoken, state)
+            if missing or extra:
+                misfits.append(
+                    (len(missing) + len(extra), f"{name or family.arch} ({dialect})", missing, extra)
+                )
+                continue
+            try:
+                classes, variables = _fill(family, candidate, names, spoken, stripped, str(source.path))
+            except ValueError as error:
+                misfits.append((0, f"{name or family.arch} ({dialect})", [str(error)], []))
+                continue
+            found.append(Network(family.arch, dict(candidate), classes, name, dialect, None, variables))
+            break
+    if not found:
+        raise ValueError(_nothing_fits(source, misfits))
+    wanted = {network.variant: _preprocessing(source, network) for network in found}
+    if len(set(wanted.values())) > 1:
+        several = ", ".join(str(name) for name in wanted)
+        raise ValueError(
+            f"{source.path} fits {several}, which want different pictures: name one as 'variant'"
+        )
+    return found[0]._replace(preprocessing=wanted[found[0].variant])
+
+
+def _candidates(
+    config: Mapping[str, Any], arch: str | None, sizes: Mapping[str, Any] | None, variant: str | None
+) -> Iterator[tuple[Family, Mapping[str, Any], str | None]]:
+    """(family, sizes, published name) to try, in order."""
+    if arch is not None and sizes is not None:
+        family = FAMILIES[arch]
+        yield family, sizes, _published_name(family, sizes)
+        return
+    for family in FAMILIES.values():
+        if variant is not None and variant in family.variants:
+            yield family, family.variants[variant].sizes, variant
+            return
+    if variant is not None:
+        raise ValueError(f"variant {variant!r} is unknown; 'python -m kdhash teachers' lists those that are")
+    kind = config.get("model_type")
+    for family in FAMILIES.values():
+        if kind in family.model_types and family.sizes_from_config is not None:
+            sizes = family.sizes_from_config(config)
+            yield family, sizes, _published_name(family, sizes)
+            return
+    if kind is not None and "architecture" not in config:
+        known = sorted(kind for family in FAMILIES.values() for kind in family.model_types)
+        raise ValueError(f"config.json: model_type {kind!r} is unknown; known are {', '.join(known)}")
+    for family in FAMILIES.values():
+        for name, published in family.variants.items():
+            yield family, published.sizes, name
+
+
+def _published_name(family: Family, sizes: Mapping[str, Any]) -> str | None:
+    """The variant of exactly these sizes, defaults filled in."""
+
+    def complete(given: Mapping[str, Any]) -> Any:
+        return make_backbone(family.arch, **given)
+
+    ours = complete(sizes)
+    return next((name for name, variant in family.variants.items() if complete(variant.sizes) == ours), None)
+
+
+def _compare(
+    names: NameMap, spoken: Dialect, state: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+    """The state under the table's names (its ignored ones dropped), what it lacks, and what is left over."""
+    stripped = {
+        name.removeprefix(spoken.prefix) if spoken.prefix else name: array
+        for name, array in state.items()
+        if not (spoken.ignore and name.endswith(spoken.ignore))
+    }
+    head, body = set(), set()
+    for target, (sources, _) in names.items():
+        wanted = {sources} if isinstance(sources, str) else set(sources)
+        if target.startswith(HEAD):
+            head |= wanted
+        else:
+            body |= wanted
+    needed = body | head if head & set(stripped) else body
+    return stripped, sorted(needed - set(stripped)), sorted(set(stripped) - needed)
+
+
+def _fill(
+    family: Family,
+    sizes: Mapping[str, Any],
+    names: NameMap,
+    spoken: Dialect,
+    state: dict[str, np.ndarray],
+    where: str,
+) -> tuple[int | None, Any]:
+    head = {target: source for target, source in names.items() if target.startswith(HEAD)}
+    bias = head.get(HEAD + "bias", ("", ""))[0]
+    classes = len(state[bias]) if isinstance(bias, str) and bias in state else None
+    if classes is None:
+        names = {target: source for target, source in names.items() if target not in head}
+    module = make_backbone(family.arch, classes=classes, **sizes)
+    template = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3))))
+    return classes, convert(state, names, template, source=where, ignore=spoken.ignore)
+
+
+def _preprocessing(source: Source, network: Network) -> Preprocessing | None:
+    """What the source says, or else the published network's."""
+    if source.preprocessor:
+        return read_preprocessing(source.preprocessor)
+    if network.variant is None:
+        return None
+    return FAMILIES[network.arch].variants[network.variant].preprocessing
+
+
+def _nothing_fits(source: Source, misfits: list[tuple[int, str, list[str], list[str]]]) -> str:
+    _, name, missing, extra = min(misfits)
+    parts = [
+        f"{what}: {', '.join(names[:LISTED])}{f' and {len(names) - LISTED} more' if len(names) > LISTED else ''}"
+        for what, names in (("missing from the file", missing), ("left over in the file", extra))
+        if names
+    ]
+    return f"{source.path}: the weights fit no known network; nearest is {name}: {'; '.join(parts)}"

@@ -1,0 +1,129 @@
+"""Weight files as people have them: where they are looked for, and what is said of those that do not serve."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from kdhash.__main__ import main
+from kdhash.teachers.recognize import recognize
+from kdhash.teachers.sources import find_source, read_state
+
+RNG = np.random.default_rng(0)
+
+
+def arrays(*names, dtype=np.float32):
+    return {name: RNG.normal(size=(2, 3)).astype(dtype) for name in names}
+
+
+def sharded(folder):
+    folder.mkdir()
+    parts = {"model-1.safetensors": arrays("a", "b"), "model-2.safetensors": arrays("c")}
+    for name, part in parts.items():
+        safetensors.numpy.save_file(part, folder / name)
+    index = {"weight_map": {tensor: name for name, part in parts.items() for tensor in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return parts
+
+
+def test_shards_are_read_together(tmp_path):
+    parts = sharded(tmp_path / "m")
+    state = read_state(find_source(str(tmp_path / "m")))
+    assert sorted(state) == ["a", "b", "c"]
+    np.testing.assert_array_equal(state["c"], parts["model-2.safetensors"]["c"])
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    sharded(tmp_path / "m")
+    (tmp_path / "m" / "model-2.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model-2\.safetensors.*download"):
+        find_source(str(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd"])
+def test_an_index_reads_nothing_outside_its_folder(tmp_path, name):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    safetensors.numpy.save_file(arrays("a"), tmp_path / "secret.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(FileNotFoundError, match="not beside it"):
+        find_source(str(folder))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_comes_as_stored(tmp_path, dtype):
+    state = arrays("a", dtype=dtype)
+    safetensors.numpy.save_file(state, tmp_path / "m.safetensors")
+    read = read_state(find_source(str(tmp_path / "m.safetensors")))["a"]
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read.astype(np.float32), state["a"].astype(np.float32))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module.model."])
+def test_wrapping_prefixes_are_taken_off(tmp_path, prefix):
+    safetensors.numpy.save_file(arrays(f"{prefix}a", f"{prefix}b"), tmp_path / "m.safetensors")
+    assert sorted(read_state(find_source(str(tmp_path / "m.safetensors")))) == ["a", "b"]
+
+
+def test_names_are_looked_for_in_the_folders_of_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "two").mkdir()
+    safetensors.numpy.save_file(arrays("a"), tmp_path / "two" / "m.safetensors")
+    monkeypatch.setenv("KDHASH_WEIGHTS", f"{tmp_path / 'one'}:{tmp_path / 'two'}")
+    assert find_source("m.safetensors").path == tmp_path / "two" / "m.safetensors"
+    with pytest.raises(FileNotFoundError, match="KDHASH_WEIGHTS"):
+        find_source("n.safetensors", "somewhere")
+
+
+def test_a_repository_that_is_not_there_says_how_to_get_it(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match=r"hf download nobody/nothing .*--local-dir"):
+        find_source("hf://nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{broken", "not a readable safetensors file"),
+        ("m.safetensors", b"", "not a readable safetensors file"),
+        ("m.pth", b"PK\x03\x04 and nothing", "m.pth"),
+        ("m.onnx", b"", "unknown kind of weight file"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_state(find_source(str(tmp_path / name)))
+
+
+def test_weights_of_no_known_network_name_the_nearest(tmp_path):
+    safetensors.numpy.save_file(arrays("conv1.weight", "strange"), tmp_path / "m.safetensors")
+    source = find_source(str(tmp_path / "m.safetensors"))
+    with pytest.raises(
+        ValueError, match=r"fit no known network; nearest is .*left over in the file: .*strange"
+    ):
+        recognize(source, read_state(source))
+    with pytest.raises(ValueError, match="variant 'resnet17' is unknown"):
+        recognize(source, read_state(source), variant="resnet17")
+
+
+def test_unknown_model_types_are_named(tmp_path):
+    sharded(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text('{"model_type": "llama"}')
+    source = find_source(str(tmp_path / "m"))
+    with pytest.raises(ValueError, match=r"model_type 'llama' is unknown; known are mobilenet_v1"):
+        recognize(source, read_state(source))
+
+
+def test_command_lists_networks_and_checks_files(shared, tmp_path, capsys):
+    assert main(["teachers", "--json"]) == 0
+    rows = {row["network"]: row for row in json.loads(capsys.readouterr().out)}
+    assert (rows["resnet50"]["width"], rows["resnet50"]["parameters"]) == (2048, 25_557_032)
+    assert rows["mobilenet_v2"]["parameters"] == 3_504_872
+    assert rows["squeezenet1_0"]["parameters"] == 1_248_424
+    assert main(["teachers", "check", str(shared / "weights" / "squeezenet1_0.pth"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["network"], facts["classes"], facts["width"]) == ("squeezenet1_0", 1000, 512)
+    assert main(["teachers", "check", str(tmp_path / "none.pth")]) == 1
+    assert "none.pth" in capsys.readouterr().err
