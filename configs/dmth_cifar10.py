@@ -71,10 +71,8 @@ def get_config() -> ConfigDict:
             },
             "width": 64,
             "views": both,  # forms that see one view are trained on either
-            "validation_views": (
-                "augment1",
-                "augment2",
-            ),  # of held-out pictures: the teachers know the originals
+            # Of held-out pictures: the teachers know the originals by heart.
+            "validation_views": ("augment1", "augment2"),
             "noise": 1.0,  # on standardised features, in training
             "quantization": 0.1,
             "balance": 0.01,

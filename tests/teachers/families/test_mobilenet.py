@@ -1,0 +1,79 @@
+"""MobileNets against transformers' and torchvision's, with random weights; and as students."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdhash.models.backbones import make_backbone
+from kdhash.teachers.families.mobilenet import v1_sizes, v2_sizes
+from tests.teachers.families.parity import assert_parity, need, randomized
+
+
+@pytest.mark.parametrize("padding", [True, False])
+@pytest.mark.parametrize("version", [1, 2])
+def test_transformers(version, padding):
+    (transformers,) = need("transformers")
+    options = {"depth_multiplier": 0.35, "tf_padding": padding, "num_labels": 5}
+    config = getattr(transformers, f"MobileNetV{version}Config")(**options)
+    module = randomized(getattr(transformers, f"MobileNetV{version}ForImageClassification")(config))
+    base = getattr(module, f"mobilenet_v{version}")
+
+    def reference(x):
+        outputs = base(x)
+        return {
+            "spatial": outputs.last_hidden_state,
+            "features": outputs.pooler_output,
+            "logits": module(x).logits,
+        }
+
+    sizes = (v1_sizes if version == 1 else v2_sizes)(config.to_dict())
+    assert_parity(f"mobilenet_v{version}", "huggingface", sizes, module, reference, image_sizes=(64, 75))
+
+
+def test_torchvision():
+    (torchvision,) = need("torchvision")
+    module = randomized(torchvision.models.mobilenet_v2(num_classes=5, width_mult=0.5))
+
+    def reference(x):
+        spatial = module.features(x)
+        return {"spatial": spatial, "features": spatial.mean((2, 3)), "logits": module(x)}
+
+    sizes = {"multiplier": 0.5, "same_padding": False, "epsilon": 1e-5}
+    assert_parity("mobilenet_v2", "torchvision", sizes, module, reference, image_sizes=(64, 75))
+
+
+@pytest.mark.parametrize("field", [{"hidden_act": "silu"}, {"output_stride": 8}])
+def test_what_cannot_be_expressed_is_named(field):
+    config = {
+        "depth_multiplier": 1.0, "min_depth": 8, "tf_padding": True, "layer_norm_eps": 1e-3,
+        "depth_divisible_by": 8, "expand_ratio": 6.0, "finegrained_output": True,
+    }  # fmt: skip
+    assert v2_sizes(config)["expansion"] == 6.0
+    with pytest.raises(ValueError, match=next(iter(field))):
+        v2_sizes(config | field)
+
+
+@pytest.mark.parametrize("arch", ["mobilenet_v1", "mobilenet_v2"])
+def test_trains_as_a_student(arch):
+    net = make_backbone(arch, classes=3, multiplier=0.25)
+    pictures = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    variables = net.init(jax.random.key(0), pictures)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        outputs, stats = net.apply(
+            variables | {"params": params}, pictures, train=True, mutable=["batch_stats"]
+        )
+        moved = sum(
+            jnp.abs(a - b).sum()
+            for a, b in zip(
+                jax.tree.leaves(stats["batch_stats"]), jax.tree.leaves(variables["batch_stats"]), strict=True
+            )
+        )
+        return jax.nn.logsumexp(outputs["logits"]) + 0 * moved + jnp.where(moved > 0, 0.0, jnp.nan)
+
+    value, gradient = loss(variables["params"])
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
