@@ -9,9 +9,10 @@ import io
 import pickle
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -58,13 +59,17 @@ def read_torch_file(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str, 
     is damaged, too large, or asks for anything but tensors.
     """
     path = Path(path)
-    data = path.read_bytes()
     try:
-        if zipfile.is_zipfile(io.BytesIO(data)):
-            tree, storages = _read_zip(data, max_bytes)
-        else:
-            tree, storages = _read_legacy(data, max_bytes)
-        state = tree.get("state_dict", tree) if isinstance(tree, dict) else tree
+        with open(path, "rb") as stream:  # storages are read one by one: the file is never held whole
+            if zipfile.is_zipfile(stream):
+                tree, storages = _read_zip(stream, max_bytes)
+            else:
+                stream.seek(0)
+                tree, storages = _read_legacy(stream, max_bytes, path.stat().st_size)
+        state = tree
+        for wrapper in ("state_dict", "model"):
+            if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+                state = state[wrapper]
         if not isinstance(state, dict):
             raise TorchFileError(f"holds a {type(state).__name__}, not a state dict")
         return {
@@ -81,6 +86,8 @@ def read_torch_file(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str, 
         struct.error,
         KeyError,
         IndexError,
+        zlib.error,
+        RuntimeError,  # an encrypted or unknown compression of a zip member
     ) as error:
         raise TorchFileError(
             f"{path}: not a readable PyTorch file ({type(error).__name__}: {error})"
@@ -92,7 +99,7 @@ def read_torch_file(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str, 
 class _Unpickler(pickle.Unpickler):
     """Allows what a state dict is made of. Storages stay references, noted in `seen`, until `_as_array`."""
 
-    def __init__(self, stream: io.BytesIO):
+    def __init__(self, stream: BinaryIO):
         super().__init__(stream)
         self.seen: dict[str, _Storage] = {}
 
@@ -130,8 +137,8 @@ def _rebuild_parameter(tensor, *_unused) -> _Tensor:
     return tensor
 
 
-def _read_zip(data: bytes, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+def _read_zip(stream: BinaryIO, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
+    with zipfile.ZipFile(stream) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
         pickles = [name for name in sizes if name.endswith("/data.pkl") or name == "data.pkl"]
         if len(pickles) != 1:
@@ -147,9 +154,8 @@ def _read_zip(data: bytes, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
         return tree, {name[len(prefix) :]: archive.read(name) for name in sizes if name.startswith(prefix)}
 
 
-def _read_legacy(data: bytes, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
+def _read_legacy(stream: BinaryIO, max_bytes: int, file_bytes: int) -> tuple[Any, dict[str, bytes]]:
     """Five pickles (magic, protocol, system, the object, storage keys), then per storage its length and bytes."""
-    stream = io.BytesIO(data)
     if _Unpickler(stream).load() != LEGACY_MAGIC or _Unpickler(stream).load() != LEGACY_PROTOCOL:
         raise TorchFileError("not a PyTorch file: the magic number is missing")
     system = _Unpickler(stream).load()
@@ -168,6 +174,8 @@ def _read_legacy(data: bytes, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
         total += size
         if count < 0 or total > max_bytes:
             raise TorchFileError(f"storages of {total} bytes, over the cap of {max_bytes}")
+        if total > file_bytes:
+            raise TorchFileError(f"storages of {total} bytes in a file of {file_bytes}: truncated or forged")
         storages[key] = stream.read(size)
     return tree, storages
 
