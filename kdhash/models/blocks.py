@@ -11,12 +11,6 @@ from jaxtyping import Array, Float
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "relu6": nn.relu6,
-    "silu": nn.silu,
-    "hard_swish": nn.hard_swish,
-    "gelu": lambda x: nn.gelu(x, approximate=False),  # Flax's default is the tanh form
-    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
-    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),  # CLIP's
-    "tanh": nn.tanh,
     "none": lambda x: x,
 }
 
@@ -117,16 +111,3 @@ def pooled_outputs(x: Float[Array, "batch h w width"], classes: int | None) -> d
     if classes is not None:
         outputs["logits"] = nn.Dense(classes, name="classifier")(outputs["features"])
     return outputs
-
-
-def adaptive_average_pool(
-    x: Float[Array, "batch h w c"], size: tuple[int, int]
-) -> Float[Array, "batch h2 w2 c"]:
-    """PyTorch's adaptive average pooling to `size`: cell i averages places floor(i h / n) to ceil((i + 1) h / n)."""
-    for axis, n in ((1, size[0]), (2, size[1])):
-        length = x.shape[axis]
-        cells = [(i * length // n, -((i + 1) * -length // n)) for i in range(n)]
-        x = jnp.concatenate(
-            [jax.lax.slice_in_dim(x, a, b, axis=axis).mean(axis, keepdims=True) for a, b in cells], axis
-        )
-    return x

@@ -11,10 +11,6 @@ TRANSFORMS = {
     "keep": lambda w: w,
     "conv": lambda w: w.transpose(2, 3, 1, 0),  # out, in, h, w -> h, w, in, out
     "dense": lambda w: w.T,  # out, in -> in, out
-    "conv_as_dense": lambda w: (
-        w.reshape(len(w), -1).T
-    ),  # a convolution over the whole map: out, in h w -> in h w, out
-    "squeeze": lambda w: w.reshape([n for n in w.shape if n != 1]),  # 1, tokens, width -> tokens, width
 }
 
 # 'params/stem/kernel' -> (source name, transform). Several source names are joined along their first axis before the

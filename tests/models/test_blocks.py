@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdhash.models.blocks import DepthwiseConv, adaptive_average_pool
+from kdhash.models.blocks import DepthwiseConv
 
 X = np.random.default_rng(0).normal(size=(2, 13, 10, 6)).astype(np.float32)
 
@@ -18,10 +18,3 @@ def test_depthwise_is_a_grouped_convolution(kernel, stride, padding):
     variables = ours.init(jax.random.key(0), X)
     theirs = nn.Conv(6, (kernel, kernel), stride, padding=padding, feature_group_count=6, use_bias=False)
     np.testing.assert_allclose(ours.apply(variables, X), theirs.apply(variables, X), atol=1e-5)
-
-
-def test_adaptive_pool_averages_overlapping_cells():
-    pooled = adaptive_average_pool(X, (3, 4))
-    assert pooled.shape == (2, 3, 4, 6)
-    np.testing.assert_allclose(pooled[:, 1, 1], X[:, 4:9, 2:5].mean(axis=(1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(adaptive_average_pool(X, (13, 10)), X)

@@ -49,14 +49,6 @@ def norm_names(target: str, source: str) -> dict[str, tuple[str, str]]:
     }
 
 
-def layer_norm_names(target: str, source: str) -> dict[str, tuple[str, str]]:
-    """Scale and bias of a layer norm."""
-    return {
-        f"params/{target}/scale": (f"{source}.weight", "keep"),
-        f"params/{target}/bias": (f"{source}.bias", "keep"),
-    }
-
-
 def dense_names(target: str, source: str) -> dict[str, tuple[str, str]]:
     """Kernel and bias of a dense layer."""
     return {
