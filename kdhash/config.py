@@ -112,8 +112,8 @@ def _teacher_problems(config: ConfigDict) -> Iterator[str]:
             yield f"config.teachers.{name}: the name is taken by a form of fusion; choose another one"
         if "arch" in spec and spec.arch not in BACKBONES:
             yield f"config.teachers.{name}.arch is {spec.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"
-        if "pretrain" in config:
-            continue
+        if "pretrain" in config or spec.weights.startswith("hf://"):
+            continue  # not there yet: made, or fetched
         try:
             find_source(spec.weights, config.weights_dir)
         except (FileNotFoundError, ValueError) as error:

@@ -69,7 +69,7 @@ def known_networks() -> list[dict[str, Any]]:
                     "input": size,
                     "width": outputs["features"].shape[-1],
                     "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-                    "sources": list(family.dialects),
+                    "sources": list(variant.dialects or family.dialects),
                     "reference": family.reference,
                 }
             )

@@ -151,6 +151,23 @@ def read_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     )
 
 
+def read_timm_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
+    """What the 'pretrained_cfg' of a timm config.json asks for. Raises ValueError naming a field that cannot be expressed."""
+    size = config["input_size"][-1]
+    if config.get("crop_mode", "center") != "center" or config["input_size"][-2] != size:
+        raise ValueError(
+            f"config.json: pretrained_cfg wants crop_mode {config.get('crop_mode')!r} of {config['input_size']}; only a "
+            "centre cut to a square is known"
+        )
+    return Preprocessing(
+        size=size,
+        resize=int(size / config.get("crop_pct", 0.875)),
+        interpolation=config.get("interpolation", "bilinear"),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
 def _square(field: str, size: Any) -> int:
     """224, {'height': 224, 'width': 224} or {'shortest_edge': 224} as 224."""
     if isinstance(size, Mapping):

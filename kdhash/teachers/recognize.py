@@ -11,7 +11,7 @@ from kdhash.models.backbones import make_backbone
 from kdhash.teachers.convert import NameMap, convert
 from kdhash.teachers.families import FAMILIES
 from kdhash.teachers.families.family import Dialect, Family
-from kdhash.teachers.preprocessing import Preprocessing, read_preprocessing
+from kdhash.teachers.preprocessing import Preprocessing, read_preprocessing, read_timm_preprocessing
 from kdhash.teachers.sources import Source
 
 HEAD = "params/classifier/"
@@ -45,7 +45,10 @@ def recognize(
     """
     found, misfits = [], []
     for family, candidate, name in _candidates(source.config, arch, sizes, variant):
+        published = family.variants[name].dialects if name else ()
         for dialect, spoken in family.dialects.items():
+            if published and dialect not in published:
+                continue
             names = spoken.names(**candidate)
             stripped, missing, extra = _compare(names, spoken, state)
             if missing or extra:
@@ -95,8 +98,8 @@ def _candidates(
         known = sorted(kind for family in FAMILIES.values() for kind in family.model_types)
         raise ValueError(f"config.json: model_type {kind!r} is unknown; known are {', '.join(known)}")
     for family in FAMILIES.values():
-        for name, published in family.variants.items():
-            yield family, published.sizes, name
+        for name, member in family.variants.items():
+            yield family, member.sizes, name
 
 
 def _published_name(family: Family, sizes: Mapping[str, Any]) -> str | None:
@@ -151,6 +154,8 @@ def _preprocessing(source: Source, network: Network) -> Preprocessing | None:
     """What the source says, or else the published network's."""
     if source.preprocessor:
         return read_preprocessing(source.preprocessor)
+    if "pretrained_cfg" in source.config:
+        return read_timm_preprocessing(source.config["pretrained_cfg"])
     if network.variant is None:
         return None
     return FAMILIES[network.arch].variants[network.variant].preprocessing

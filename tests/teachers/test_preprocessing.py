@@ -6,7 +6,14 @@ import PIL
 import pytest
 from PIL import Image
 
-from kdhash.teachers.preprocessing import IMAGENET, Preprocessing, preprocess, read_preprocessing, resize
+from kdhash.teachers.preprocessing import (
+    IMAGENET,
+    Preprocessing,
+    preprocess,
+    read_preprocessing,
+    read_timm_preprocessing,
+    resize,
+)
 
 PILLOW = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 RNG = np.random.default_rng(0)
@@ -48,6 +55,19 @@ def test_pictures_of_the_right_size_are_only_normalised():
 def test_unknown_interpolation_is_named():
     with pytest.raises(ValueError, match="'cubic' is unknown; choose one of nearest"):
         resize(np.zeros((1, 4, 4, 3), np.float32), (8, 8), "cubic")
+
+
+def test_timm_configs():
+    config = {
+        "input_size": [3, 288, 288],
+        "crop_pct": 0.95,
+        "interpolation": "bicubic",
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+    }
+    assert read_timm_preprocessing(config) == Preprocessing(288, 303, "bicubic", (0.5,) * 3, (0.25,) * 3)
+    with pytest.raises(ValueError, match="crop_mode 'border'"):
+        read_timm_preprocessing(config | {"crop_mode": "border"})
 
 
 MEAN = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}

@@ -25,6 +25,7 @@ class Variant(NamedTuple):
 
     sizes: Sizes
     preprocessing: Preprocessing
+    dialects: tuple[str, ...] = ()  # in which its weights are published; empty: in all of the family's
 
 
 class Family(NamedTuple):

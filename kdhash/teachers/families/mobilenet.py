@@ -107,10 +107,12 @@ V2 = Family(
     reference="Sandler et al. 2018, arXiv 1801.04381",
     variants={
         **{
-            f"mobilenet_v2_{multiplier}_{size}": Variant({"multiplier": multiplier}, _google(size))
+            f"mobilenet_v2_{multiplier}_{size}": Variant(
+                {"multiplier": multiplier}, _google(size), ("huggingface",)
+            )
             for multiplier, size in ((1.4, 224), (1.0, 224), (0.75, 160), (0.35, 96))
         },
-        "mobilenet_v2": Variant({"same_padding": False, "epsilon": 1e-5}, IMAGENET),
+        "mobilenet_v2": Variant({"same_padding": False, "epsilon": 1e-5}, IMAGENET, ("torchvision",)),
     },
     dialects={
         "huggingface": Dialect(v2_huggingface_names, prefix="mobilenet_v2.", ignore=COUNTERS),
