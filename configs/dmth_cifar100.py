@@ -4,7 +4,7 @@
         --config.data_dir=data --config.weights_dir=weights
 
 Needs data_dir/cifar100_sample (or --config.dataset=cifar100, from python -m kdhash prepare cifar100) and in weights_dir the
-folders or files of the four teachers. Time and result: see the README's table.
+folders or files of the four teachers.
 """
 
 from ml_collections import ConfigDict
