@@ -125,8 +125,20 @@ def _lanczos(x: np.ndarray) -> np.ndarray:
 def read_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     """What a transformers preprocessor_config.json asks for. Raises ValueError naming a field that cannot be expressed."""
     size, crop = config.get("size", 224), config.get("crop_size")
-    if not config.get("do_resize", True):
-        raise ValueError("preprocessor_config.json: do_resize is false; give image_size for this teacher")
+    for field, only in (
+        ("do_resize", True),
+        ("do_rescale", True),
+        ("rescale_offset", False),
+        ("crop_pct", None),  # ConvNeXt's own rule of resizing
+    ):
+        if config.get(field, only) != only:
+            raise ValueError(
+                f"preprocessor_config.json: {field} is {config[field]!r}; only {only!r} is known"
+            )
+    normalized = config.get("do_normalize", True)
+    for field in ("image_mean", "image_std"):
+        if normalized and len(config.get(field) or ()) != 3:
+            raise ValueError(f"preprocessor_config.json: {field} must hold three numbers")
     if not np.isclose(config.get("rescale_factor", 1 / 255), 1 / 255):
         raise ValueError(
             f"preprocessor_config.json: rescale_factor is {config['rescale_factor']}; only 1/255 is known"
@@ -141,13 +153,13 @@ def read_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
         resized, final = shortest, _square("crop_size", crop if crop is not None else size)
     else:
         resized, final = None, _square("size", size)
-    normalized = config.get("do_normalize", True)
     return Preprocessing(
         size=final,
         resize=resized,
         interpolation=INTERPOLATIONS[code],
         mean=tuple(config["image_mean"]) if normalized else (0.0, 0.0, 0.0),
         std=tuple(config["image_std"]) if normalized else (1.0, 1.0, 1.0),
+        channels="bgr" if config.get("do_flip_channel_order") else "rgb",
     )
 
 

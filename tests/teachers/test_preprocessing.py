@@ -88,12 +88,17 @@ def test_preprocessor_configs(config, size, shorter, interpolation):
     assert (read.size, read.resize, read.interpolation) == (size, shorter, interpolation)
     assert (read.mean, read.std) == ((0.5,) * 3, (0.25,) * 3)
     assert read_preprocessing(config | MEAN | {"do_normalize": False}).std == (1.0,) * 3
+    assert read_preprocessing(config | MEAN | {"do_flip_channel_order": True}).channels == "bgr"
 
 
 @pytest.mark.parametrize(
     ("config", "field"),
     [
         ({"do_resize": False}, "do_resize"),
+        ({"do_rescale": False}, "do_rescale"),
+        ({"rescale_offset": True}, "rescale_offset"),
+        ({"crop_pct": 0.875}, "crop_pct"),
+        ({"image_mean": [0.5]}, "image_mean"),
         ({"rescale_factor": 1.0}, "rescale_factor"),
         ({"resample": 9}, "resample"),
         ({"size": {"height": 10, "width": 12}}, "size"),
@@ -101,4 +106,4 @@ def test_preprocessor_configs(config, size, shorter, interpolation):
 )
 def test_what_cannot_be_expressed_is_named(config, field):
     with pytest.raises(ValueError, match=field):
-        read_preprocessing(config | MEAN)
+        read_preprocessing(MEAN | config)
