@@ -24,29 +24,27 @@ def convert(
     template: Any,
     *,
     source: str,
-    ignore: tuple[str, ...] = (),
 ) -> Any:
     """Fills the variables of `template` (a tree of shapes, from `jax.eval_shape`) from a foreign state dict.
 
-    Every variable must be named once in `names`, every source array used exactly once, and every shape fit; source names
-    that end in one of `ignore` are dropped. Raises ValueError that lists all leftovers, gaps and misfits at once.
+    Every variable must be named once in `names`, every source array used exactly once, and every shape fit. Raises
+    ValueError that lists all leftovers, gaps and misfits at once.
     """
     paths, tree = jax.tree_util.tree_flatten_with_path(template)
     wanted = {"/".join(key.key for key in path): leaf for path, leaf in paths}
-    usable = {name: w for name, w in state.items() if not name.endswith(ignore)} if ignore else dict(state)
     used = [name for sources, _ in names.values() for name in _several(sources)]
     problems = [
         *_listed("variables without an entry in the name map", sorted(set(wanted) - set(names))),
         *_listed("name map entries without a variable", sorted(set(names) - set(wanted))),
-        *_listed("weights missing from the file", sorted(set(used) - set(usable))),
-        *_listed("weights left over in the file", sorted(set(usable) - set(used))),
+        *_listed("weights missing from the file", sorted(set(used) - set(state))),
+        *_listed("weights left over in the file", sorted(set(state) - set(used))),
         *_listed("weights used twice", sorted({name for name in used if used.count(name) > 1})),
     ]
     filled = {}
     for target, (sources, transform) in names.items():
-        if target not in wanted or not all(name in usable for name in _several(sources)):
+        if target not in wanted or not all(name in state for name in _several(sources)):
             continue
-        parts = [usable[name] for name in _several(sources)]
+        parts = [state[name] for name in _several(sources)]
         try:
             array = TRANSFORMS[transform](np.concatenate(parts) if len(parts) > 1 else parts[0])
         except ValueError as error:

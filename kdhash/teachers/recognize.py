@@ -37,14 +37,17 @@ def recognize(
     arch: str | None = None,
     sizes: Mapping[str, Any] | None = None,
     variant: str | None = None,
+    inputs: str = "pictures",
 ) -> Network:
     """The network of a state dict: by `arch` and `sizes`, by `variant`, by config.json, or by names and shapes alone.
 
+    `inputs`, 'pictures' or 'tokens', chooses between the towers of a file that holds both.
     Raises ValueError where nothing fits (with the nearest network, its gaps and leftovers) or where several published
     networks fit that want different preprocessing (then name one as `variant`).
     """
     found, misfits = [], []
-    for family, candidate, name in _candidates(source.config, arch, sizes, variant):
+    families = [family for family in FAMILIES.values() if family.inputs == inputs]
+    for family, candidate, name in _candidates(families, source.config, arch, sizes, variant):
         published = family.variants[name].dialects if name else ()
         for dialect, spoken in family.dialects.items():
             if published and dialect not in published:
@@ -57,7 +60,7 @@ def recognize(
                 )
                 continue
             try:
-                classes, variables = _fill(family, candidate, names, spoken, stripped, str(source.path))
+                classes, variables = _fill(family, candidate, names, stripped, str(source.path))
             except ValueError as error:
                 misfits.append((0, f"{name or family.arch} ({dialect})", [str(error)], []))
                 continue
@@ -75,29 +78,38 @@ def recognize(
 
 
 def _candidates(
-    config: Mapping[str, Any], arch: str | None, sizes: Mapping[str, Any] | None, variant: str | None
+    families: list[Family],
+    config: Mapping[str, Any],
+    arch: str | None,
+    sizes: Mapping[str, Any] | None,
+    variant: str | None,
 ) -> Iterator[tuple[Family, Mapping[str, Any], str | None]]:
     """(family, sizes, published name) to try, in order."""
     if arch is not None and sizes is not None:
         family = FAMILIES[arch]
         yield family, sizes, _published_name(family, sizes)
         return
-    for family in FAMILIES.values():
-        if variant is not None and variant in family.variants:
-            yield family, family.variants[variant].sizes, variant
-            return
     if variant is not None:
-        raise ValueError(f"variant {variant!r} is unknown; 'python -m kdhash teachers' lists those that are")
+        named = [family for family in families if variant in family.variants]
+        if not named:
+            raise ValueError(
+                f"variant {variant!r} is unknown; 'python -m kdhash teachers' lists those that are"
+            )
+        for family in named:
+            yield family, family.variants[variant].sizes, variant
+        return
     kind = config.get("model_type")
-    for family in FAMILIES.values():
-        if kind in family.model_types and family.sizes_from_config is not None:
+    described = [family for family in families if kind in family.model_types]
+    for family in described:
+        if family.sizes_from_config is not None:
             sizes = family.sizes_from_config(config)
             yield family, sizes, _published_name(family, sizes)
-            return
+    if described:
+        return
     if kind is not None and "architecture" not in config:
-        known = sorted(kind for family in FAMILIES.values() for kind in family.model_types)
+        known = sorted(kind for family in families for kind in family.model_types)
         raise ValueError(f"config.json: model_type {kind!r} is unknown; known are {', '.join(known)}")
-    for family in FAMILIES.values():
+    for family in families:
         for name, member in family.variants.items():
             yield family, member.sizes, name
 
@@ -115,12 +127,8 @@ def _published_name(family: Family, sizes: Mapping[str, Any]) -> str | None:
 def _compare(
     names: NameMap, spoken: Dialect, state: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
-    """The state under the table's names (its ignored ones dropped), what it lacks, and what is left over."""
-    stripped = {
-        name.removeprefix(spoken.prefix) if spoken.prefix else name: array
-        for name, array in state.items()
-        if not (spoken.ignore and name.endswith(spoken.ignore))
-    }
+    """The state under the table's names, what it lacks, and what is left over."""
+    stripped = spoken.weights(state)
     head, body = set(), set()
     for target, (sources, _) in names.items():
         wanted = {sources} if isinstance(sources, str) else set(sources)
@@ -136,7 +144,6 @@ def _fill(
     family: Family,
     sizes: Mapping[str, Any],
     names: NameMap,
-    spoken: Dialect,
     state: dict[str, np.ndarray],
     where: str,
 ) -> tuple[int | None, Any]:
@@ -146,8 +153,9 @@ def _fill(
     if classes is None:
         names = {target: source for target, source in names.items() if target not in head}
     module = make_backbone(family.arch, classes=classes, **sizes)
-    template = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3))))
-    return classes, convert(state, names, template, source=where, ignore=spoken.ignore)
+    example = jnp.zeros((1, 8), jnp.int32) if family.inputs == "tokens" else jnp.zeros((1, 224, 224, 3))
+    template = jax.eval_shape(lambda: module.init(jax.random.key(0), example))
+    return classes, convert(state, names, template, source=where)
 
 
 def _preprocessing(source: Source, network: Network) -> Preprocessing | None:

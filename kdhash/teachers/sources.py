@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from kdhash.teachers.orbax_folder import find_checkpoint, read_checkpoint
 from kdhash.teachers.torch_file import read_torch_file
 
 TORCH_SUFFIXES = (".th", ".pth", ".pt", ".bin")
@@ -29,14 +30,14 @@ class Source(NamedTuple):
     """A weight file or folder, found but not read."""
 
     path: Path
-    files: tuple[Path, ...]  # that hold the weights
+    files: tuple[Path, ...]  # that hold the weights; or the one folder of an Orbax checkpoint
     config: Mapping[str, Any]  # of config.json beside them, or {}
     preprocessor: Mapping[str, Any]  # of preprocessor_config.json, or {}
 
 
 def find_source(weights: str, weights_dir: str | Path = "") -> Source:
-    """`weights`: a file or Hugging Face folder, as a path, as a name inside `weights_dir` or inside one of the folders that the
-    environment variable KDHASH_WEIGHTS names; or 'hf://owner/name[@revision]'.
+    """`weights`: a file, Hugging Face folder or Orbax checkpoint: a path, a name inside `weights_dir` or inside a folder that
+    the environment variable KDHASH_WEIGHTS names; or 'hf://owner/name[@revision]'.
 
     Raises FileNotFoundError that says what to put where.
     """
@@ -64,7 +65,7 @@ def read_state(source: Source) -> dict[str, np.ndarray]:
     """
     state: dict[str, np.ndarray] = {}
     for path in source.files:
-        part = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+        part = _read(path)
         twice = sorted(set(part) & set(state))
         if twice:
             raise ValueError(f"{path}: holds {', '.join(twice[:3])} that another shard holds too")
@@ -80,10 +81,12 @@ def read_state(source: Source) -> dict[str, np.ndarray]:
 def weights_hash(source: Source) -> "hashlib._Hash":
     """sha256 over the bytes of all weight files, to be updated with what else makes the teacher."""
     digest = hashlib.sha256()
-    for path in source.files:
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
+    for given in source.files:
+        for path in sorted(given.rglob("*")) if given.is_dir() else [given]:
+            if path.is_file():
+                with path.open("rb") as stream:
+                    while chunk := stream.read(1 << 22):
+                        digest.update(chunk)
     return digest
 
 
@@ -92,14 +95,19 @@ def _open(path: Path) -> Source:
         if path.suffix != ".safetensors" and path.suffix not in TORCH_SUFFIXES:
             raise ValueError(
                 f"{path}: unknown kind of weight file; known are .safetensors, {', '.join(TORCH_SUFFIXES)} "
-                "and folders with config.json"
+                "folders with config.json, and Orbax checkpoints"
             )
         return Source(path, (path,), {}, {})
     for name in FOLDER_FILES:
         if (path / name).is_file():
             files = tuple(_shards(path / name)) if name.endswith(".index.json") else (path / name,)
             return Source(path, files, _json(path / "config.json"), _json(path / "preprocessor_config.json"))
-    raise FileNotFoundError(f"{path} holds none of {', '.join(FOLDER_FILES)}; download one of them there")
+    checkpoint = find_checkpoint(path)
+    if checkpoint is not None:
+        return Source(path, (checkpoint,), {}, {})
+    raise FileNotFoundError(
+        f"{path} holds neither an Orbax checkpoint nor one of {', '.join(FOLDER_FILES)}; download one of them there"
+    )
 
 
 def _shards(index: Path) -> Iterator[Path]:
@@ -122,6 +130,12 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} does not hold a JSON object")
     return value
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if path.is_dir():
+        return read_checkpoint(path)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

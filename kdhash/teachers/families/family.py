@@ -18,6 +18,16 @@ class Dialect(NamedTuple):
     prefix: str = ""
     # Endings of source names that are no weights of this network (say why beside each).
     ignore: tuple[str, ...] = ()
+    # Beginnings of source names that are another network in the same file, such as a text tower.
+    others: tuple[str, ...] = ()
+
+    def weights(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of a state dict that belong to this network, under the names of its table."""
+        return {
+            name.removeprefix(self.prefix): array
+            for name, array in state.items()
+            if not name.startswith(self.others) and not name.endswith(self.ignore)
+        }
 
 
 class Variant(NamedTuple):
@@ -35,6 +45,7 @@ class Family(NamedTuple):
     reference: str  # paper
     variants: Mapping[str, Variant]
     dialects: Mapping[str, Dialect]
+    inputs: str = "pictures"  # or "tokens"
     # Hugging Face config.json: its model_type, and the sizes that it describes.
     model_types: tuple[str, ...] = ()
     sizes_from_config: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None

@@ -71,13 +71,12 @@ def assert_parity(
     template = jax.eval_shape(
         lambda: net.init(jax.random.key(0), jnp.zeros((1, image_sizes[0], image_sizes[0], 3)))
     )
-    state = {name.removeprefix(spoken.prefix) if spoken.prefix else name: w for name, w in state.items()}
     names = spoken.names(**sizes)
     if classes is None:
         names = {
             target: source for target, source in names.items() if not target.startswith("params/classifier/")
         }
-    variables = convert(state, names, template, source=f"{arch} {dialect}", ignore=spoken.ignore)
+    variables = convert(spoken.weights(state), names, template, source=f"{arch} {dialect}")
     for size in image_sizes:
         pictures = np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
         with torch.no_grad():
