@@ -10,9 +10,7 @@ from jaxtyping import Int32
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # CLIP's words: its two marks, English clitics, runs of letters, single digits, runs of anything else.
-WORDS = (
-    rf"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
-)
+WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 Encode = Callable[[Sequence[str]], Int32[np.ndarray, "batch length"]]
 
