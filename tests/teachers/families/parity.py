@@ -18,9 +18,13 @@ OPERATORS: list[Any] = []  # a torch Library lives as long as somebody holds it
 def need(*libraries: str) -> list[Any]:
     """The imported reference libraries ('timm', 'torchvision', 'transformers'), or the test module is skipped."""
     torch = pytest.importorskip("torch", reason="needs the extra 'oracle'")
-    if not OPERATORS:
-        # torchvision's wheel is built for CUDA; beside a CPU torch its operators do not load, and its import stops at these
-        # two. Its networks need neither.
+    try:
+        import torchvision  # noqa: F401  (timm and transformers import it)
+    except ImportError:
+        pass
+    except RuntimeError:
+        # Its wheel is built for CUDA; beside a CPU torch its operators do not load, and its import stops at these two. Its
+        # networks need neither.
         OPERATORS.append(torch.library.Library("torchvision", "DEF"))
         for operator in ("nms", "qnms"):
             OPERATORS[0].define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
