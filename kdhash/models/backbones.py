@@ -9,6 +9,7 @@ from kdhash.models.resnet import ResNet
 from kdhash.models.resnet_cifar import CifarResNet
 from kdhash.models.small import ConvNet, Mlp
 from kdhash.models.squeezenet import SqueezeNet
+from kdhash.models.vit import VisionTransformer
 
 BACKBONES: dict[str, type[nn.Module]] = {
     "resnet_cifar": CifarResNet,
@@ -16,6 +17,7 @@ BACKBONES: dict[str, type[nn.Module]] = {
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
     "squeezenet": SqueezeNet,
+    "vit": VisionTransformer,
     "convnet": ConvNet,
     "mlp": Mlp,
 }

@@ -65,7 +65,7 @@ def known_networks() -> list[dict[str, Any]]:
             rows.append(
                 {
                     "network": name,
-                    "family": family.arch,
+                    "family": family.name,
                     "input": size,
                     "width": outputs["features"].shape[-1],
                     "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
@@ -102,7 +102,7 @@ def check_weights(path: str, variant: str | None = None) -> dict[str, Any]:
     teacher = load_teacher("check", spec, image_size=size, classes=network.classes or 1)
     return facts | {
         "network": network.variant or f"{network.arch} {network.sizes}",
-        "family": network.arch,
+        "family": network.family,
         "names": network.dialect,
         "classes": network.classes or "no classifier",
         "width": teacher.width,

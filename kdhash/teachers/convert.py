@@ -11,6 +11,7 @@ TRANSFORMS = {
     "keep": lambda w: w,
     "conv": lambda w: w.transpose(2, 3, 1, 0),  # out, in, h, w -> h, w, in, out
     "dense": lambda w: w.T,  # out, in -> in, out
+    "rows": lambda w: w.reshape(-1, w.shape[-1]),  # tokens and tables of them, with or without a batch axis
 }
 
 # 'params/stem/kernel' -> (source name, transform). Several source names are joined along their first axis before the
@@ -32,7 +33,7 @@ def convert(
     """
     paths, tree = jax.tree_util.tree_flatten_with_path(template)
     wanted = {"/".join(key.key for key in path): leaf for path, leaf in paths}
-    used = [name for sources, _ in names.values() for name in _several(sources)]
+    used = [name for sources, _ in names.values() for name in several(sources)]
     problems = [
         *_listed("variables without an entry in the name map", sorted(set(wanted) - set(names))),
         *_listed("name map entries without a variable", sorted(set(names) - set(wanted))),
@@ -42,17 +43,17 @@ def convert(
     ]
     filled = {}
     for target, (sources, transform) in names.items():
-        if target not in wanted or not all(name in state for name in _several(sources)):
+        if target not in wanted or not all(name in state for name in several(sources)):
             continue
-        parts = [state[name] for name in _several(sources)]
+        parts = [state[name] for name in several(sources)]
         try:
             array = TRANSFORMS[transform](np.concatenate(parts) if len(parts) > 1 else parts[0])
         except ValueError as error:
-            problems.append(f"{', '.join(_several(sources))}: {error}")
+            problems.append(f"{', '.join(several(sources))}: {error}")
             continue
         if array.shape != wanted[target].shape:
             problems.append(
-                f"{', '.join(_several(sources))} gives shape {array.shape}, {target} needs {wanted[target].shape}"
+                f"{', '.join(several(sources))} gives shape {array.shape}, {target} needs {wanted[target].shape}"
             )
         filled[target] = np.asarray(array, dtype=wanted[target].dtype)
     if problems:
@@ -60,7 +61,8 @@ def convert(
     return jax.tree_util.tree_unflatten(tree, [filled[name] for name in wanted])
 
 
-def _several(sources: str | tuple[str, ...]) -> tuple[str, ...]:
+def several(sources: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The source names of one entry of a name map."""
     return (sources,) if isinstance(sources, str) else sources
 
 

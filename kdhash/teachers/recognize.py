@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdhash.models.backbones import make_backbone
-from kdhash.teachers.convert import NameMap, convert
+from kdhash.teachers.convert import NameMap, convert, several
 from kdhash.teachers.families import FAMILIES
 from kdhash.teachers.families.family import Dialect, Family
 from kdhash.teachers.preprocessing import Preprocessing, read_preprocessing, read_timm_preprocessing
@@ -21,6 +21,7 @@ LISTED = 100  # names in an error
 class Network(NamedTuple):
     """A published network and its converted weights."""
 
+    family: str
     arch: str
     sizes: dict[str, Any]
     classes: int | None  # None: the file has no classifier
@@ -56,15 +57,17 @@ def recognize(
             stripped, missing, extra = _compare(names, spoken, state)
             if missing or extra:
                 misfits.append(
-                    (len(missing) + len(extra), f"{name or family.arch} ({dialect})", missing, extra)
+                    (len(missing) + len(extra), f"{name or family.name} ({dialect})", missing, extra)
                 )
                 continue
             try:
                 classes, variables = _fill(family, candidate, names, stripped, str(source.path))
             except ValueError as error:
-                misfits.append((0, f"{name or family.arch} ({dialect})", [str(error)], []))
+                misfits.append((0, f"{name or family.name} ({dialect})", [str(error)], []))
                 continue
-            found.append(Network(family.arch, dict(candidate), classes, name, dialect, None, variables))
+            found.append(
+                Network(family.name, family.arch, dict(candidate), classes, name, dialect, None, variables)
+            )
             break
     if not found:
         raise ValueError(_nothing_fits(source, misfits))
@@ -86,8 +89,12 @@ def _candidates(
 ) -> Iterator[tuple[Family, Mapping[str, Any], str | None]]:
     """(family, sizes, published name) to try, in order."""
     if arch is not None and sizes is not None:
-        family = FAMILIES[arch]
-        yield family, sizes, _published_name(family, sizes)
+        sharing = [family for family in families if family.arch == arch]
+        if not sharing:
+            known = ", ".join(sorted({family.arch for family in families}))
+            raise ValueError(f"no published weights are read into arch {arch!r}; known are {known}")
+        for family in sharing:
+            yield family, sizes, _published_name(family, sizes)
         return
     if variant is not None:
         named = [family for family in families if variant in family.variants]
@@ -98,6 +105,11 @@ def _candidates(
         for family in named:
             yield family, family.variants[variant].sizes, variant
         return
+    exact = config.get("architecture", "")  # timm's config.json
+    for family in families:
+        if exact in family.variants:
+            yield family, family.variants[exact].sizes, exact
+            return
     kind = config.get("model_type")
     described = [family for family in families if kind in family.model_types]
     for family in described:
@@ -107,8 +119,8 @@ def _candidates(
     if described:
         return
     if kind is not None and "architecture" not in config:
-        known = sorted(kind for family in families for kind in family.model_types)
-        raise ValueError(f"config.json: model_type {kind!r} is unknown; known are {', '.join(known)}")
+        kinds = sorted({kind for family in families for kind in family.model_types})
+        raise ValueError(f"config.json: model_type {kind!r} is unknown; known are {', '.join(kinds)}")
     for family in families:
         for name, member in family.variants.items():
             yield family, member.sizes, name
@@ -131,11 +143,10 @@ def _compare(
     stripped = spoken.weights(state)
     head, body = set(), set()
     for target, (sources, _) in names.items():
-        wanted = {sources} if isinstance(sources, str) else set(sources)
         if target.startswith(HEAD):
-            head |= wanted
+            head |= set(several(sources))
         else:
-            body |= wanted
+            body |= set(several(sources))
     needed = body | head if head & set(stripped) else body
     return stripped, sorted(needed - set(stripped)), sorted(set(stripped) - needed)
 
@@ -148,8 +159,8 @@ def _fill(
     where: str,
 ) -> tuple[int | None, Any]:
     head = {target: source for target, source in names.items() if target.startswith(HEAD)}
-    bias = head.get(HEAD + "bias", ("", ""))[0]
-    classes = len(state[bias]) if isinstance(bias, str) and bias in state else None
+    biases = [several(source)[0] for target, (source, _) in head.items() if target.endswith("/bias")]
+    classes = next((len(state[bias]) for bias in biases if bias in state), None)
     if classes is None:
         names = {target: source for target, source in names.items() if target not in head}
     module = make_backbone(family.arch, classes=classes, **sizes)
@@ -166,7 +177,7 @@ def _preprocessing(source: Source, network: Network) -> Preprocessing | None:
         return read_timm_preprocessing(source.config["pretrained_cfg"])
     if network.variant is None:
         return None
-    return FAMILIES[network.arch].variants[network.variant].preprocessing
+    return FAMILIES[network.family].variants[network.variant].preprocessing
 
 
 def _nothing_fits(source: Source, misfits: list[tuple[int, str, list[str], list[str]]]) -> str:

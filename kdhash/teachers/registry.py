@@ -91,7 +91,7 @@ def _read(name: str, spec: Mapping[str, Any], source: Source, image_size: int, c
     )
     names = {path: (path, "keep") for path, _ in _flat(template)}
     variables = convert(state, names, template, source=str(source.path))
-    return Network(arch, plain, classes, None, "kdhash", Preprocessing(size=image_size), variables)
+    return Network(arch, arch, plain, classes, None, "kdhash", Preprocessing(size=image_size), variables)
 
 
 def _overridden(name: str, spec: Mapping[str, Any], published: Preprocessing | None) -> Preprocessing:

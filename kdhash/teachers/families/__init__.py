@@ -1,11 +1,19 @@
 """Families of published networks, one file each."""
 
-from kdhash.teachers.families import mobilenet, resnet, resnet_cifar, squeezenet
+from kdhash.teachers.families import mobilenet, resnet, resnet_cifar, squeezenet, vit
 from kdhash.teachers.families.family import Dialect, Family, Variant
 
 FAMILIES: dict[str, Family] = {
-    family.arch: family
-    for family in (resnet_cifar.FAMILY, resnet.FAMILY, mobilenet.V1, mobilenet.V2, squeezenet.FAMILY)
+    family.name: family
+    for family in (
+        resnet_cifar.FAMILY,
+        resnet.FAMILY,
+        mobilenet.V1,
+        mobilenet.V2,
+        squeezenet.FAMILY,
+        vit.VIT,
+        vit.DEIT,
+    )
 }
 
 __all__ = ["FAMILIES", "Dialect", "Family", "Variant"]

@@ -45,10 +45,15 @@ class Family(NamedTuple):
     reference: str  # paper
     variants: Mapping[str, Variant]
     dialects: Mapping[str, Dialect]
+    title: str = ""  # where several families share a module; else that of `arch`
     inputs: str = "pictures"  # or "tokens"
     # Hugging Face config.json: its model_type, and the sizes that it describes.
     model_types: tuple[str, ...] = ()
     sizes_from_config: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.title or self.arch
 
 
 def norm_names(target: str, source: str) -> dict[str, tuple[str, str]]:
@@ -61,10 +66,19 @@ def norm_names(target: str, source: str) -> dict[str, tuple[str, str]]:
     }
 
 
-def dense_names(target: str, source: str) -> dict[str, tuple[str, str]]:
-    """Kernel and bias of a dense layer."""
+def dense_names(target: str, source: str | tuple[str, ...], joint: str = ".") -> dict[str, tuple[Any, str]]:
+    """Kernel and bias of a dense layer; of several layers side by side where several sources are given."""
+    sources = (source,) if isinstance(source, str) else source
     return {
-        f"params/{target}/kernel": (f"{source}.weight", "dense"),
+        f"params/{target}/kernel": (tuple(f"{name}{joint}weight" for name in sources), "dense"),
+        f"params/{target}/bias": (tuple(f"{name}{joint}bias" for name in sources), "keep"),
+    }
+
+
+def layer_norm_names(target: str, source: str) -> dict[str, tuple[str, str]]:
+    """Scale and bias of a layer norm."""
+    return {
+        f"params/{target}/scale": (f"{source}.weight", "keep"),
         f"params/{target}/bias": (f"{source}.bias", "keep"),
     }
 

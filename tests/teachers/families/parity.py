@@ -1,6 +1,7 @@
 """A converted network against the PyTorch network that its weights come from. The reference needs the extra 'oracle'."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +12,10 @@ import pytest
 from kdhash.models.backbones import make_backbone
 from kdhash.teachers.convert import convert
 from kdhash.teachers.families import FAMILIES
+from kdhash.teachers.recognize import recognize
+from kdhash.teachers.sources import find_source, read_state
 
+Reference = Callable[[Any], Mapping[str, Any]]  # NCHW float tensor -> outputs
 OPERATORS: list[Any] = []  # a torch Library lives as long as somebody holds it
 
 
@@ -51,27 +55,37 @@ def randomized(module: Any, seed: int = 0) -> Any:
     return module.eval()
 
 
+def assert_folder_parity(
+    family: str, module: Any, folder: Path, reference: Reference, *, image_sizes: tuple[int, ...]
+) -> None:
+    """Saves a module of transformers, has it recognised from its folder alone, and compares it as `assert_parity` does."""
+    module.save_pretrained(folder)
+    source = find_source(str(folder))
+    network = recognize(source, read_state(source))
+    assert network.family == family
+    net = make_backbone(network.arch, classes=network.classes, **network.sizes)
+    _compare(net, network.variables, reference, image_sizes, rtol=1e-4)
+
+
 def assert_parity(
-    arch: str,
+    family: str,
     dialect: str,
     sizes: Mapping[str, Any],
     module: Any,
-    reference: Callable[[Any], Mapping[str, Any]],
+    reference: Reference,
     *,
     image_sizes: tuple[int, ...],
     classes: int | None = 5,
     rtol: float = 1e-4,
 ) -> None:
-    """Converts the state dict of `module` through FAMILIES[arch].dialects[dialect] and compares every output that
+    """Converts the state dict of `module` through FAMILIES[family].dialects[dialect] and compares every output that
     `reference(NCHW float tensor)` names ('features', 'logits', 'spatial' as NCHW) at every image size.
 
     The tolerance is relative to the largest value of each output.
     """
-    import torch
-
     state = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
-    spoken = FAMILIES[arch].dialects[dialect]
-    net = make_backbone(arch, classes=classes, **sizes)
+    spoken = FAMILIES[family].dialects[dialect]
+    net = make_backbone(FAMILIES[family].arch, classes=classes, **sizes)
     template = jax.eval_shape(
         lambda: net.init(jax.random.key(0), jnp.zeros((1, image_sizes[0], image_sizes[0], 3)))
     )
@@ -80,7 +94,15 @@ def assert_parity(
         names = {
             target: source for target, source in names.items() if not target.startswith("params/classifier/")
         }
-    variables = convert(spoken.weights(state), names, template, source=f"{arch} {dialect}")
+    variables = convert(spoken.weights(state), names, template, source=f"{family} {dialect}")
+    _compare(net, variables, reference, image_sizes, rtol)
+
+
+def _compare(
+    net: Any, variables: Any, reference: Reference, image_sizes: tuple[int, ...], rtol: float
+) -> None:
+    import torch
+
     for size in image_sizes:
         pictures = np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
         with torch.no_grad():
