@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from kdhash.models.clip_text import ClipText
 from kdhash.models.mobilenet import MobileNetV1, MobileNetV2
 from kdhash.models.resnet import ResNet
 from kdhash.models.resnet_cifar import CifarResNet
@@ -18,6 +19,7 @@ BACKBONES: dict[str, type[nn.Module]] = {
     "mobilenet_v2": MobileNetV2,
     "squeezenet": SqueezeNet,
     "vit": VisionTransformer,
+    "clip_text": ClipText,
     "convnet": ConvNet,
     "mlp": Mlp,
 }

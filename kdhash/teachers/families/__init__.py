@@ -1,6 +1,6 @@
 """Families of published networks, one file each."""
 
-from kdhash.teachers.families import mobilenet, resnet, resnet_cifar, squeezenet, vit
+from kdhash.teachers.families import clip, dinov2, mobilenet, resnet, resnet_cifar, squeezenet, vit
 from kdhash.teachers.families.family import Dialect, Family, Variant
 
 FAMILIES: dict[str, Family] = {
@@ -13,6 +13,11 @@ FAMILIES: dict[str, Family] = {
         squeezenet.FAMILY,
         vit.VIT,
         vit.DEIT,
+        dinov2.PLAIN,
+        dinov2.WITH_REGISTERS,
+        clip.CLIP,
+        clip.SIGLIP,
+        clip.CLIP_TEXT,
     )
 }
 

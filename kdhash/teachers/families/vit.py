@@ -27,8 +27,8 @@ ACTIVATIONS = {
 }
 
 
-def timm_names(registers: str = "reg_token", **sizes: Any) -> NameMap:
-    """timm's VisionTransformer: ViT, DeiT, DINOv2; `registers` is what the source calls them."""
+def timm_names(register_tokens: str = "reg_token", **sizes: Any) -> NameMap:
+    """timm's VisionTransformer: ViT, DeiT, DINOv2; `register_tokens` is what the source calls them."""
     net = VisionTransformer(**sizes)
     names: dict[str, Any] = {
         "params/class_token": ("cls_token", "rows"),
@@ -37,7 +37,7 @@ def timm_names(registers: str = "reg_token", **sizes: Any) -> NameMap:
         **layer_norm_names("norm", "norm"),
     }
     if net.registers:
-        names["params/registers"] = (registers, "rows")
+        names["params/registers"] = (register_tokens, "rows")
     if net.distilled:
         names["params/distillation_token"] = ("dist_token", "rows")
     if net.pool == "two_tokens":
