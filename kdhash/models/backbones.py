@@ -5,16 +5,20 @@ from typing import Any
 import flax.linen as nn
 
 from kdhash.models.clip_text import ClipText
+from kdhash.models.densenet import DenseNet
 from kdhash.models.mobilenet import MobileNetV1, MobileNetV2
 from kdhash.models.resnet import ResNet
 from kdhash.models.resnet_cifar import CifarResNet
 from kdhash.models.small import ConvNet, Mlp
 from kdhash.models.squeezenet import SqueezeNet
+from kdhash.models.vgg import Vgg
 from kdhash.models.vit import VisionTransformer
 
 BACKBONES: dict[str, type[nn.Module]] = {
     "resnet_cifar": CifarResNet,
     "resnet": ResNet,
+    "vgg": Vgg,
+    "densenet": DenseNet,
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
     "squeezenet": SqueezeNet,

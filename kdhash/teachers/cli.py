@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -13,6 +14,7 @@ def add_parser(commands: Any) -> None:
         help="list the networks that weights can be read for, or check a weight file",
         description="Without more: lists families of networks, their published sizes and the sources that are read.",
     )
+    parser.add_argument("--family", help="only this family, such as 'vit'")
     parser.add_argument("--json", action="store_true", help="as JSON")
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     check = actions.add_parser(
@@ -27,53 +29,63 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the list or the finding; 1 where a file does not load."""
     try:
-        facts: Any = check_weights(args.path, args.variant) if args.action == "check" else known_networks()
+        if args.action != "check":
+            _list(known_networks(args.family), args.json)
+            return 0
+        facts = check_weights(args.path, args.variant)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if args.json:
         print(json.dumps(facts, indent=1))
-    elif args.action == "check":
-        print("\n".join(f"{name.replace('_', ' '):16}{value}" for name, value in facts.items()))
     else:
-        print(f"{'network':26}{'input':>6}{'width':>7}{'parameters':>13}  read from")
-        for row in facts:
-            print(
-                f"{row['network']:26}{row['input']:>6}{row['width']:>7}{row['parameters']:>13,}  {', '.join(row['sources'])}"
-            )
+        print("\n".join(f"{name.replace('_', ' '):16}{value}" for name, value in facts.items()))
     return 0
 
 
-def known_networks() -> list[dict[str, Any]]:
-    """One row a published network: its family, input size (pixels), feature width, parameters, and sources."""
+def _list(rows: Iterator[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(list(rows), indent=1))
+        return
+    print(f"{'network':40}{'input':>6}{'width':>7}{'parameters*':>15}  read from")
+    for row in rows:
+        print(
+            f"{row['network']:40}{row['input']:>6}{row['width']:>7}{row['parameters']:>15,}  {', '.join(row['sources'])}",
+            flush=True,
+        )
+    print("* without the classifier")
+
+
+def known_networks(only: str | None = None) -> Iterator[dict[str, Any]]:
+    """One row a published network: its family, input size (pixels, or tokens for the family's text towers), feature width,
+    parameters without the classifier, and sources. Raises ValueError for an unknown family.
+    """
     import jax
-    import jax.numpy as jnp
 
     from kdhash.models.backbones import make_backbone
     from kdhash.teachers.families import FAMILIES
+    from kdhash.teachers.recognize import example_input
 
-    rows = []
-    for family in FAMILIES.values():
+    if only is not None and only not in FAMILIES:
+        raise ValueError(f"family {only!r} is unknown; known are {', '.join(FAMILIES)}")
+    for family in FAMILIES.values() if only is None else [FAMILIES[only]]:
         for name, variant in family.variants.items():
             size = variant.preprocessing.size
-            net = make_backbone(family.arch, classes=1000, **variant.sizes)
+            net = make_backbone(family.arch, **variant.sizes)
+            example = example_input(family, size)
             outputs, variables = jax.eval_shape(
-                lambda net=net, size=size: net.init_with_output(
-                    jax.random.key(0), jnp.zeros((1, size, size, 3))
-                )
+                lambda net=net, example=example: net.init_with_output(jax.random.key(0), example)
             )
-            rows.append(
-                {
-                    "network": name,
-                    "family": family.name,
-                    "input": size,
-                    "width": outputs["features"].shape[-1],
-                    "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-                    "sources": list(variant.dialects or family.dialects),
-                    "reference": family.reference,
-                }
-            )
-    return rows
+            yield {
+                "network": name,
+                "family": family.name,
+                "input": net.length if family.inputs == "tokens" else size,
+                "takes": family.inputs,
+                "width": outputs["features"].shape[-1],
+                "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+                "sources": list(variant.dialects or family.dialects),
+                "reference": family.reference,
+            }
 
 
 def check_weights(path: str, variant: str | None = None) -> dict[str, Any]:
@@ -81,7 +93,7 @@ def check_weights(path: str, variant: str | None = None) -> dict[str, Any]:
     from collections import Counter
 
     from kdhash.teachers.recognize import recognize
-    from kdhash.teachers.registry import load_teacher
+    from kdhash.teachers.registry import load_teacher, load_text_teacher
     from kdhash.teachers.sources import find_source, read_state
 
     source = find_source(path)
@@ -96,8 +108,26 @@ def check_weights(path: str, variant: str | None = None) -> dict[str, Any]:
         return facts | {
             "kind": "kdhash's own; a config entry needs arch, sizes, mean and std beside 'weights'"
         }
-    network = recognize(source, state, variant=variant)
-    spec = {"weights": path} | ({"variant": variant} if variant else {})
+    spec: dict[str, Any] = {"weights": path} | ({"variant": variant} if variant else {})
+    try:
+        network = recognize(source, state, variant=variant)
+    except ValueError as no_pictures:
+        try:
+            text = load_text_teacher("check", spec)
+        except ValueError:
+            raise no_pictures from None
+        return facts | {
+            "network": "text tower",
+            "width": text.width,
+            "parameters": text.parameters,
+            "input_tokens": f"at most {text.length}",
+            "loads": "yes",
+        }
+    if network.preprocessing is None:
+        spec |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "image_size": 224}
+        wanted = {"input": "not said by the source; a config entry needs mean, std and image_size"}
+    else:
+        wanted = {f"input_{key}": value for key, value in network.preprocessing._asdict().items()}
     size = network.preprocessing.size if network.preprocessing else 224
     teacher = load_teacher("check", spec, image_size=size, classes=network.classes or 1)
     return facts | {
@@ -107,6 +137,6 @@ def check_weights(path: str, variant: str | None = None) -> dict[str, Any]:
         "classes": network.classes or "no classifier",
         "width": teacher.width,
         "parameters": teacher.parameters,
-        **{f"input_{key}": value for key, value in teacher.preprocessing._asdict().items()},
+        **wanted,
         "loads": "yes",
     }

@@ -164,9 +164,15 @@ def _fill(
     if classes is None:
         names = {target: source for target, source in names.items() if target not in head}
     module = make_backbone(family.arch, classes=classes, **sizes)
-    example = jnp.zeros((1, 8), jnp.int32) if family.inputs == "tokens" else jnp.zeros((1, 224, 224, 3))
-    template = jax.eval_shape(lambda: module.init(jax.random.key(0), example))
+    template = jax.eval_shape(lambda: module.init(jax.random.key(0), example_input(family)))
     return classes, convert(state, names, template, source=where)
+
+
+def example_input(family: Family, size: int = 224) -> jax.Array:
+    """What a network of `family` takes, in shape: a picture of `size` pixels, or a few token ids."""
+    if family.inputs == "tokens":
+        return jnp.zeros((1, 8), jnp.int32)
+    return jnp.zeros((1, size, size, 3))
 
 
 def _preprocessing(source: Source, network: Network) -> Preprocessing | None:

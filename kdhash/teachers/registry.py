@@ -34,6 +34,19 @@ class Teacher(NamedTuple):
     preprocessing: Preprocessing
 
 
+class TextTeacher(NamedTuple):
+    """A frozen text tower. `apply(variables, ids)` takes token ids [batch, tokens] (see `tokenizer.load_tokenizer`), at
+    most `length` a text, and returns {'features': [batch, width]}."""
+
+    name: str
+    apply: Any
+    variables: Any
+    width: int
+    length: int
+    identity: str  # sha256 over the weights and the architecture
+    parameters: int
+
+
 def load_teacher(
     name: str, spec: Mapping[str, Any], *, weights_dir: str | Path = "", image_size: int, classes: int
 ) -> Teacher:
@@ -43,13 +56,7 @@ def load_teacher(
     `image_size` and `classes`, those of the data set, are theirs. A given 'image_size' is what the network then sees of
     a whole picture, without a cut. Raises FileNotFoundError for a missing file, ValueError for weights that do not fit.
     """
-    unknown = sorted(set(spec) - set(FIELDS))
-    if unknown:
-        raise ValueError(f"config.teachers.{name} has {', '.join(unknown)}; it may have {', '.join(FIELDS)}")
-    try:
-        source = find_source(spec["weights"], weights_dir)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"config.teachers.{name}.weights: {error}") from None
+    source = _find(name, spec, FIELDS, weights_dir)
     network = _read(name, spec, source, image_size, classes)
     wanted = _overridden(name, spec, network.preprocessing)
     module = make_backbone(network.arch, classes=network.classes, **network.sizes)
@@ -59,19 +66,61 @@ def load_teacher(
         return {key: outputs[key] for key in ("features", "logits") if key in outputs}
 
     shapes = jax.eval_shape(apply, network.variables, jnp.zeros((1, image_size, image_size, 3)))
-    identity = weights_hash(source)
     recipe = {"arch": network.arch, "sizes": network.sizes, "preprocessing": wanted._asdict()}
-    identity.update(json.dumps(recipe, sort_keys=True).encode())
     return Teacher(
         name=name,
         apply=apply,
         variables=network.variables,
         width=shapes["features"].shape[-1],
         classes=network.classes,
-        identity=identity.hexdigest(),
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"])),
+        identity=_identity(source, recipe),
+        parameters=_count(network.variables),
         preprocessing=wanted,
     )
+
+
+def load_text_teacher(name: str, spec: Mapping[str, Any], *, weights_dir: str | Path = "") -> TextTeacher:
+    """The text tower of a source, given as {'weights': ...} and, where it fits several, 'variant'.
+
+    Raises FileNotFoundError for a missing file, ValueError for weights that are no known text tower's.
+    """
+    source = _find(name, spec, ("weights", "variant"), weights_dir)
+    network = recognize(source, read_state(source), variant=spec.get("variant"), inputs="tokens")
+    module = make_backbone(network.arch, **network.sizes)
+
+    def apply(variables, ids):
+        return {"features": module.apply(variables, ids)["features"]}
+
+    shapes = jax.eval_shape(apply, network.variables, jnp.zeros((1, 2), jnp.int32))
+    return TextTeacher(
+        name=name,
+        apply=apply,
+        variables=network.variables,
+        width=shapes["features"].shape[-1],
+        length=module.length,
+        identity=_identity(source, {"arch": network.arch, "sizes": network.sizes}),
+        parameters=_count(network.variables),
+    )
+
+
+def _find(name: str, spec: Mapping[str, Any], fields: tuple[str, ...], weights_dir: str | Path) -> Source:
+    unknown = sorted(set(spec) - set(fields))
+    if unknown:
+        raise ValueError(f"config.teachers.{name} has {', '.join(unknown)}; it may have {', '.join(fields)}")
+    try:
+        return find_source(spec["weights"], weights_dir)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"config.teachers.{name}.weights: {error}") from None
+
+
+def _identity(source: Source, recipe: Mapping[str, Any]) -> str:
+    digest = weights_hash(source)
+    digest.update(json.dumps(recipe, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _count(variables: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def _read(name: str, spec: Mapping[str, Any], source: Source, image_size: int, classes: int) -> Network:

@@ -163,16 +163,21 @@ def test_unknown_model_types_are_named(tmp_path):
     sharded(tmp_path / "m")
     (tmp_path / "m" / "config.json").write_text('{"model_type": "llama"}')
     source = find_source(str(tmp_path / "m"))
-    with pytest.raises(ValueError, match=r"model_type 'llama' is unknown; known are mobilenet_v1"):
+    with pytest.raises(ValueError, match=r"model_type 'llama' is unknown; known are .*mobilenet_v1"):
         recognize(source, read_state(source))
 
 
 def test_command_lists_networks_and_checks_files(shared, tmp_path, capsys):
-    assert main(["teachers", "--json"]) == 0
-    rows = {row["network"]: row for row in json.loads(capsys.readouterr().out)}
-    assert (rows["resnet50"]["width"], rows["resnet50"]["parameters"]) == (2048, 25_557_032)
-    assert rows["mobilenet_v2"]["parameters"] == 3_504_872
-    assert rows["squeezenet1_0"]["parameters"] == 1_248_424
+    rows = {}
+    for family in ("resnet", "squeezenet", "clip_text"):
+        assert main(["teachers", "--family", family, "--json"]) == 0
+        rows |= {row["network"]: row for row in json.loads(capsys.readouterr().out)}
+    # published numbers, less 1,000 classes
+    assert (rows["resnet50"]["width"], rows["resnet50"]["parameters"]) == (2048, 25_557_032 - 2_049_000)
+    assert rows["squeezenet1_0"]["parameters"] == 1_248_424 - 513_000
+    assert rows["openai/clip-vit-base-patch32"]["input"] == 77
+    assert main(["teachers", "--family", "none"]) == 1
+    assert "known are resnet_cifar" in capsys.readouterr().err
     assert main(["teachers", "check", str(shared / "weights" / "squeezenet1_0.pth"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["network"], facts["classes"], facts["width"]) == ("squeezenet1_0", 1000, 512)

@@ -1,6 +1,16 @@
 """Families of published networks, one file each."""
 
-from kdhash.teachers.families import clip, dinov2, mobilenet, resnet, resnet_cifar, squeezenet, vit
+from kdhash.teachers.families import (
+    clip,
+    densenet,
+    dinov2,
+    mobilenet,
+    resnet,
+    resnet_cifar,
+    squeezenet,
+    vgg,
+    vit,
+)
 from kdhash.teachers.families.family import Dialect, Family, Variant
 
 FAMILIES: dict[str, Family] = {
@@ -8,6 +18,8 @@ FAMILIES: dict[str, Family] = {
     for family in (
         resnet_cifar.FAMILY,
         resnet.FAMILY,
+        vgg.FAMILY,
+        densenet.FAMILY,
         mobilenet.V1,
         mobilenet.V2,
         squeezenet.FAMILY,

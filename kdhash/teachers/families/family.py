@@ -68,10 +68,15 @@ def norm_names(target: str, source: str) -> dict[str, tuple[str, str]]:
 
 def dense_names(target: str, source: str | tuple[str, ...], joint: str = ".") -> dict[str, tuple[Any, str]]:
     """Kernel and bias of a dense layer; of several layers side by side where several sources are given."""
-    sources = (source,) if isinstance(source, str) else source
+
+    def named(ending: str) -> str | tuple[str, ...]:
+        if isinstance(source, str):
+            return f"{source}{joint}{ending}"
+        return tuple(f"{name}{joint}{ending}" for name in source)
+
     return {
-        f"params/{target}/kernel": (tuple(f"{name}{joint}weight" for name in sources), "dense"),
-        f"params/{target}/bias": (tuple(f"{name}{joint}bias" for name in sources), "keep"),
+        f"params/{target}/kernel": (named("weight"), "dense"),
+        f"params/{target}/bias": (named("bias"), "keep"),
     }
 
 

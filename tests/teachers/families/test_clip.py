@@ -1,11 +1,12 @@
 """CLIP's two towers and SigLIP's image tower against transformers."""
 
+import jax
 import numpy as np
 import pytest
 
 from kdhash.models.backbones import make_backbone
-from kdhash.teachers.recognize import recognize
-from kdhash.teachers.sources import find_source, read_state
+from kdhash.teachers.cli import check_weights
+from kdhash.teachers.registry import load_text_teacher
 from tests.teachers.families.parity import assert_folder_parity, need, randomized
 
 TOWER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -68,16 +69,17 @@ def test_text_tower(form, tmp_path):
     else:
         net = randomized(getattr(transformers, form)(transformers.CLIPTextConfig(**TEXT, projection_dim=10)))
     net.save_pretrained(tmp_path)
-    source = find_source(str(tmp_path))
-    network = recognize(source, read_state(source), inputs="tokens")
-    tower = make_backbone(network.arch, **network.sizes)
+    teacher = load_text_teacher("t", {"weights": str(tmp_path)})
+    assert teacher.length == 12
+    assert check_weights(str(tmp_path))["loads"] == "yes"
     for ids in (IDS, IDS[:2, :4]):
         given = torch.from_numpy(ids).long()
         with torch.no_grad():
             outputs = net.get_text_features(input_ids=given) if form == "CLIPModel" else net(input_ids=given)
         expected = getattr(outputs, "text_embeds", None)
         expected = getattr(outputs, "pooler_output", outputs) if expected is None else expected
-        features = tower.apply(network.variables, ids)["features"]
+        features = teacher.apply(teacher.variables, ids)["features"]
+        assert features.shape[1] == teacher.width
         np.testing.assert_allclose(features, expected.numpy(), rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
@@ -85,8 +87,6 @@ def test_padding_does_not_change_a_text():
     tower = make_backbone(
         "clip_text", vocabulary=99, length=12, width=16, depth=2, heads=2, hidden=24, end=98
     )
-    import jax
-
     variables = tower.init(jax.random.key(0), IDS)
     short = tower.apply(variables, IDS[1:2, :3])["features"]
     np.testing.assert_allclose(tower.apply(variables, IDS[1:2])["features"], short, atol=1e-6)
