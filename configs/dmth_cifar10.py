@@ -39,7 +39,10 @@ def get_config() -> ConfigDict:
     config.teachers = ConfigDict()
     for depth, digest in ((20, "12fca82f"), (32, "d509ac18"), (44, "014dd654"), (56, "4bfd9763")):
         config.teachers[f"resnet{depth}"] = ConfigDict({"weights": f"resnet{depth}-{digest}.th"})
-    config.features = ConfigDict({"views": ("original", "flip", "augment1", "augment2"), "batch_size": 1000})
+    # dtype: what the teachers compute in, float32 or bfloat16; cached features are float32.
+    config.features = ConfigDict(
+        {"views": ("original", "flip", "augment1", "augment2"), "batch_size": 1000, "dtype": "float32"}
+    )
 
     # Hash heads on cached features: every teacher alone, and every form of fusion.
     both = ("original", "flip")

@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
             "squeezenet": {"weights": "squeezenet1_0.pth", "image_size": 96},
         }
     )
-    config.features = ConfigDict({"views": ("original", "flip"), "batch_size": 200})
+    config.features = ConfigDict({"views": ("original", "flip"), "batch_size": 200, "dtype": "float32"})
 
     # Hash heads on cached features: every teacher alone, and every form of fusion.
     both = ("original", "flip")

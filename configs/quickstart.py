@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
             },
         }
     )
-    config.features = ConfigDict({"views": ("original",), "batch_size": 256})
+    config.features = ConfigDict({"views": ("original",), "batch_size": 256, "dtype": "float32"})
 
     config.teacher = ConfigDict(
         {

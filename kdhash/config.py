@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from kdhash.models.backbones import BACKBONES
+from kdhash.teachers.registry import DTYPES
 from kdhash.teachers.sources import find_source
 
 PROTOCOLS = ("cifar10-1", "cifar10-2", "holdout")
@@ -76,6 +77,8 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
     for row, source in needed.items():
         if row in config.student.rows and source not in config.teacher.rows:
             yield f"config.student.rows has {row!r}, which needs {source!r} in config.teacher.rows"
+    if config.features.get("dtype", "float32") not in DTYPES:
+        yield f"config.features.dtype is {config.features.dtype!r}; choose one of {', '.join(DTYPES)}"
     for view in config.features.views:
         if not re.fullmatch(r"original|flip|augment\d+", view):
             yield f"config.features.views names {view!r}; choose from original, flip, augment1, augment2, ..."

@@ -50,7 +50,12 @@ def load_teachers(run: Run) -> dict[str, Teacher]:
         if "pretrain" in config:
             folder, recipe["weights"] = run.workdir / "pretrain" / name, WEIGHTS
         teachers[name] = load_teacher(
-            name, recipe, weights_dir=folder, image_size=config.image_size, classes=run.classes
+            name,
+            recipe,
+            weights_dir=folder,
+            image_size=config.image_size,
+            classes=run.classes,
+            dtype=config.features.get("dtype", "float32"),
         )
     return teachers
 

@@ -22,6 +22,8 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / CONFIG_FILE
     now = {name: value for name, value in flat(config).items() if name not in LOCATIONS}
+    if now.get("features.dtype") == "float32":
+        del now["features.dtype"]  # what it was before there was a choice: older workdirs go on
     if path.exists():
         before = json.loads(path.read_text())
         missing = "<absent>"

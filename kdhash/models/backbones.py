@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 
 from kdhash.models.clip_text import ClipText
+from kdhash.models.convnext import ConvNeXt
 from kdhash.models.densenet import DenseNet
 from kdhash.models.mobilenet import MobileNetV1, MobileNetV2
 from kdhash.models.resnet import ResNet
@@ -19,6 +20,7 @@ BACKBONES: dict[str, type[nn.Module]] = {
     "resnet": ResNet,
     "vgg": Vgg,
     "densenet": DenseNet,
+    "convnext": ConvNeXt,
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
     "squeezenet": SqueezeNet,

@@ -77,13 +77,15 @@ class ConvNorm(nn.Module):
 class DepthwiseConv(nn.Module):
     """One filter a channel, as a sum of shifted products: XLA's grouped convolution is several times slower on CPUs.
 
-    `padding`: see ConvNorm. The variable 'kernel' is that of a grouped nn.Conv, [k, k, 1, channels].
+    `padding`: see ConvNorm. The variables 'kernel' and 'bias' are those of a grouped nn.Conv, [k, k, 1, channels] and
+    [channels].
     """
 
     kernel: int
     stride: int
     padding: int | str
     dtype: Any
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c"]:
@@ -96,12 +98,15 @@ class DepthwiseConv(nn.Module):
         x = jnp.pad(x.astype(self.dtype), ((0, 0), *pads, (0, 0)))
         height, width = ((n - k) // stride + 1 for n in x.shape[1:3])
         weights = weights.astype(self.dtype)
-        return sum(
+        total = sum(
             x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
             * weights[i, j, 0]
             for i in range(k)
             for j in range(k)
         )
+        if self.use_bias:
+            total += self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(self.dtype)
+        return total
 
 
 def pooled_outputs(x: Float[Array, "batch h w width"], classes: int | None) -> dict[str, Array]:

@@ -11,6 +11,7 @@ TRANSFORMS = {
     "keep": lambda w: w,
     "conv": lambda w: w.transpose(2, 3, 1, 0),  # out, in, h, w -> h, w, in, out
     "dense": lambda w: w.T,  # out, in -> in, out
+    "flat": lambda w: w.reshape(-1),  # one number a channel, however it is kept
     "flat_dense": lambda w: w.reshape(len(w), -1).T,  # a dense layer that may be kept as a 1x1 convolution
     # A dense layer over a 7x7 map of channels first, flattened or not, as a convolution of that size.
     "conv7": lambda w: w.reshape(len(w), -1, 7, 7).transpose(2, 3, 1, 0),

@@ -129,7 +129,6 @@ def read_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
         ("do_resize", True),
         ("do_rescale", True),
         ("rescale_offset", False),
-        ("crop_pct", None),  # ConvNeXt's own rule of resizing
     ):
         if config.get(field, only) != only:
             raise ValueError(
@@ -149,7 +148,11 @@ def read_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
             f"preprocessor_config.json: resample is {code}; known are {list(range(len(INTERPOLATIONS)))}"
         )
     shortest = size.get("shortest_edge") if isinstance(size, Mapping) else size
-    if config.get("do_center_crop") and shortest is not None:
+    if config.get("crop_pct") is not None:
+        # ConvNeXt's rule: smaller pictures than 384 are cut from somewhat larger ones, others squeezed.
+        final = _square("size", size)
+        resized = int(final / config["crop_pct"]) if final < 384 else None
+    elif config.get("do_center_crop") and shortest is not None:
         resized, final = shortest, _square("crop_size", crop if crop is not None else size)
     else:
         resized, final = None, _square("size", size)
@@ -166,14 +169,15 @@ def read_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
 def read_timm_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     """What the 'pretrained_cfg' of a timm config.json asks for. Raises ValueError naming a field that cannot be expressed."""
     size = config["input_size"][-1]
-    if config.get("crop_mode", "center") != "center" or config["input_size"][-2] != size:
+    mode = config.get("crop_mode", "center")
+    if mode not in ("center", "squash") or config["input_size"][-2] != size:
         raise ValueError(
-            f"config.json: pretrained_cfg wants crop_mode {config.get('crop_mode')!r} of {config['input_size']}; only a "
-            "centre cut to a square is known"
+            f"config.json: pretrained_cfg wants crop_mode {mode!r} of {config['input_size']}; known are 'center' and "
+            "'squash' to a square"
         )
     return Preprocessing(
         size=size,
-        resize=int(size / config.get("crop_pct", 0.875)),
+        resize=int(size / config.get("crop_pct", 0.875)) if mode == "center" else None,
         interpolation=config.get("interpolation", "bilinear"),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),

@@ -18,6 +18,7 @@ from kdhash.teachers.sources import Source, find_source, read_state, weights_has
 
 # What a config entry of a teacher may hold; all but 'weights' may be left out where the weights say it themselves.
 FIELDS = ("weights", "variant", "arch", "sizes", "image_size", "interpolation", "mean", "std")
+DTYPES = ("float32", "bfloat16")  # that a network may compute in
 
 
 class Teacher(NamedTuple):
@@ -29,7 +30,9 @@ class Teacher(NamedTuple):
     variables: Any
     width: int
     classes: int | None
-    identity: str  # sha256 over the weights, the architecture and the preprocessing
+    identity: (
+        str  # sha256 over the weights, the architecture, the preprocessing, and the dtype where not float32
+    )
     parameters: int
     preprocessing: Preprocessing
 
@@ -48,25 +51,36 @@ class TextTeacher(NamedTuple):
 
 
 def load_teacher(
-    name: str, spec: Mapping[str, Any], *, weights_dir: str | Path = "", image_size: int, classes: int
+    name: str,
+    spec: Mapping[str, Any],
+    *,
+    weights_dir: str | Path = "",
+    image_size: int,
+    classes: int,
+    dtype: str = "float32",
 ) -> Teacher:
     """Builds the teacher `name` of a config entry, which holds 'weights' and any of the other FIELDS.
 
     A published network's file says all else itself. kdhash's own files need 'arch' and 'sizes', 'mean' and 'std';
     `image_size` and `classes`, those of the data set, are theirs. A given 'image_size' is what the network then sees of
-    a whole picture, without a cut. Raises FileNotFoundError for a missing file, ValueError for weights that do not fit.
+    a whole picture, without a cut. With `dtype` 'bfloat16' the network computes in it; outputs are float32 all the same.
+    Raises FileNotFoundError for a missing file, ValueError for weights that do not fit.
     """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     source = _find(name, spec, FIELDS, weights_dir)
     network = _read(name, spec, source, image_size, classes)
     wanted = _overridden(name, spec, network.preprocessing)
-    module = make_backbone(network.arch, classes=network.classes, **network.sizes)
+    module = make_backbone(network.arch, classes=network.classes, dtype=jnp.dtype(dtype), **network.sizes)
 
     def apply(variables, pictures):
         outputs = module.apply(variables, preprocess(pictures, wanted), train=False)
-        return {key: outputs[key] for key in ("features", "logits") if key in outputs}
+        return {key: outputs[key].astype(jnp.float32) for key in ("features", "logits") if key in outputs}
 
     shapes = jax.eval_shape(apply, network.variables, jnp.zeros((1, image_size, image_size, 3)))
     recipe = {"arch": network.arch, "sizes": network.sizes, "preprocessing": wanted._asdict()}
+    if dtype != "float32":
+        recipe["dtype"] = dtype
     return Teacher(
         name=name,
         apply=apply,

@@ -66,6 +66,7 @@ def test_timm_configs():
         "std": [0.25] * 3,
     }
     assert read_timm_preprocessing(config) == Preprocessing(288, 303, "bicubic", (0.5,) * 3, (0.25,) * 3)
+    assert read_timm_preprocessing(config | {"crop_mode": "squash"}).resize is None
     with pytest.raises(ValueError, match="crop_mode 'border'"):
         read_timm_preprocessing(config | {"crop_mode": "border"})
 
@@ -81,6 +82,9 @@ MEAN = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
         ({"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224}}, 224, 256, "bilinear"),
         ({"size": 224, "do_center_crop": True, "crop_size": 224, "resample": 3}, 224, 224, "bicubic"),
         ({"size": {"shortest_edge": 224}, "resample": 1}, 224, None, "lanczos"),
+        # ConvNeXt's rule
+        ({"size": {"shortest_edge": 224}, "crop_pct": 0.875, "resample": 3}, 224, 256, "bicubic"),
+        ({"size": {"shortest_edge": 384}, "crop_pct": 0.875, "resample": 3}, 384, None, "bicubic"),
     ],
 )  # fmt: skip
 def test_preprocessor_configs(config, size, shorter, interpolation):
@@ -97,7 +101,6 @@ def test_preprocessor_configs(config, size, shorter, interpolation):
         ({"do_resize": False}, "do_resize"),
         ({"do_rescale": False}, "do_rescale"),
         ({"rescale_offset": True}, "rescale_offset"),
-        ({"crop_pct": 0.875}, "crop_pct"),
         ({"image_mean": [0.5]}, "image_mean"),
         ({"rescale_factor": 1.0}, "rescale_factor"),
         ({"resample": 9}, "resample"),

@@ -2,6 +2,7 @@
 
 from kdhash.teachers.families import (
     clip,
+    convnext,
     densenet,
     dinov2,
     mobilenet,
@@ -20,6 +21,7 @@ FAMILIES: dict[str, Family] = {
         resnet.FAMILY,
         vgg.FAMILY,
         densenet.FAMILY,
+        convnext.FAMILY,
         mobilenet.V1,
         mobilenet.V2,
         squeezenet.FAMILY,
