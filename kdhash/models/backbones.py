@@ -12,6 +12,7 @@ from kdhash.models.resnet import ResNet
 from kdhash.models.resnet_cifar import CifarResNet
 from kdhash.models.small import ConvNet, Mlp
 from kdhash.models.squeezenet import SqueezeNet
+from kdhash.models.swin import Swin
 from kdhash.models.vgg import Vgg
 from kdhash.models.vit import VisionTransformer
 
@@ -21,6 +22,7 @@ BACKBONES: dict[str, type[nn.Module]] = {
     "vgg": Vgg,
     "densenet": DenseNet,
     "convnext": ConvNeXt,
+    "swin": Swin,
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
     "squeezenet": SqueezeNet,

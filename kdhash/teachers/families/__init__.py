@@ -9,6 +9,7 @@ from kdhash.teachers.families import (
     resnet,
     resnet_cifar,
     squeezenet,
+    swin,
     vgg,
     vit,
 )
@@ -22,6 +23,7 @@ FAMILIES: dict[str, Family] = {
         vgg.FAMILY,
         densenet.FAMILY,
         convnext.FAMILY,
+        swin.FAMILY,
         mobilenet.V1,
         mobilenet.V2,
         squeezenet.FAMILY,
