@@ -68,7 +68,9 @@ def plan(
     else:
         _write_text(started, json.dumps(header, indent=1, sort_keys=True))
     mine = _spans(header)[process_index::process_count]
-    missing = [(start, stop) for start, stop in mine if not _readable(_shard(folder, header, start), stop - start)]
+    missing = [
+        (start, stop) for start, stop in mine if not _readable(_shard(folder, header, start), stop - start)
+    ]
     return Plan(folder, header, missing, sum(stop - start for start, stop in mine))
 
 
@@ -84,9 +86,7 @@ def write_shard(plan: Plan, span: Span, arrays: Mapping[str, np.ndarray]) -> Non
         os.replace(temporary, path)
 
 
-def finish(
-    plan: Plan, *, process_index: int = 0, wait: Callable[[str], None] = lambda name: None
-) -> None:
+def finish(plan: Plan, *, process_index: int = 0, wait: Callable[[str], None] = lambda name: None) -> None:
     """Writes the manifest, by the first process, after `wait` (a barrier of all processes) and a check of all shards.
 
     Returns when it is written. Raises ValueError naming the shards that are missing.
@@ -137,7 +137,7 @@ def shards(folder: str | Path) -> Iterator[dict[str, np.ndarray]]:
         with np.load(io.BytesIO(data)) as shard:
             arrays = {key: shard[key] for key in shard.files}
         reasons = arrays.pop(SKIPPED, None)
-        if reasons is not None and reasons.any():
+        if reasons is not None and (reasons != "").any():
             arrays = {key: array[reasons == ""] for key, array in arrays.items()}
         yield arrays
 
@@ -155,7 +155,9 @@ def _manifest(folder: str | Path) -> dict[str, Any]:
 
 
 def _write_manifest(folder: Path, header: dict[str, Any]) -> None:
-    checksums, skipped, missing = {}, {}, []
+    checksums: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    missing = []
     for start, stop in _spans(header):
         path = _shard(folder, header, start)
         if not _readable(path, stop - start):
@@ -166,7 +168,7 @@ def _write_manifest(folder: Path, header: dict[str, Any]) -> None:
         with np.load(path) as shard:
             if SKIPPED in shard.files:
                 reasons = shard[SKIPPED]
-                skipped |= {str(start + int(i)): str(reasons[i]) for i in np.flatnonzero(reasons)}
+                skipped |= {str(start + int(i)): str(reasons[i]) for i in np.flatnonzero(reasons != "")}
     if missing:
         raise ValueError(f"{folder} lacks {', '.join(missing)}; start the run again with all its processes")
     manifest = header | {"shards": checksums} | ({SKIPPED: skipped} if skipped else {})
