@@ -8,6 +8,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     from kdhash.data import cli as data_cli  # each room brings its own commands
     from kdhash.teachers import cli as teachers_cli
+    from kdhash.teachers import features_cli
 
     parser = argparse.ArgumentParser(
         prog="kdhash",
@@ -16,6 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     data_cli.add_parser(commands)
     teachers_cli.add_parser(commands)
+    features_cli.add_parser(commands)
     args = parser.parse_args(argv)
     return args.run(args)
 

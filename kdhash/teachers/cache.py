@@ -13,7 +13,7 @@ import re
 import socket
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,6 +145,19 @@ def shards(folder: str | Path) -> Iterator[dict[str, np.ndarray]]:
 def skipped_rows(folder: str | Path) -> dict[int, str]:
     """Row -> why its picture could not be read, of a complete cache folder."""
     return {int(row): reason for row, reason in _manifest(folder).get(SKIPPED, {}).items()}
+
+
+def write_names(folder: str | Path, names: Iterable[str]) -> None:
+    """Writes `rows.txt` into a complete cache folder that has none: line i names row i of what `read` returns."""
+    folder = Path(folder)
+    if (folder / "rows.txt").exists():
+        return
+    _remove_leftovers(folder)
+    temporary = folder / f"rows.{_process()}.tmp"
+    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for name in names:
+            file.write(name.replace("\\", "\\\\").replace("\n", "\\n") + "\n")
+    os.replace(temporary, folder / "rows.txt")
 
 
 def _manifest(folder: str | Path) -> dict[str, Any]:

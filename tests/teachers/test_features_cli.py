@@ -1,0 +1,86 @@
+"""The command `features`: what it prints, what it leaves, and one line for each mistake."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdhash.__main__ import main
+from kdhash.teachers import cache
+from kdhash.teachers.features_cli import _Progress, teacher_name
+
+
+@pytest.fixture
+def files(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "files").mkdir()
+    for number, side in enumerate([(32, 32), (40, 60), (70, 33)]):
+        Image.fromarray(rng.integers(0, 255, (*side, 3), dtype=np.uint8)).save(
+            tmp_path / "files" / f"{number}.png"
+        )
+    (tmp_path / "files" / "1b.png").write_bytes(b"damaged")
+    return tmp_path / "files"
+
+
+def run(files, tmp_path, *more, teacher="resnet20-12fca82f.th", weights=""):
+    arguments = ["--data", str(files), "--teacher", teacher, "--weights-dir", str(weights)]
+    return main(["features", *arguments, "--cache", str(tmp_path / "cache"), "--batch-size", "8", *more])
+
+
+def test_features_of_a_folder_of_pictures(shared, files, tmp_path, capsys):
+    assert run(files, tmp_path, "--views", "original", "flip", weights=shared / "weights") == 0
+    told = capsys.readouterr().out
+    folders = sorted((tmp_path / "cache").iterdir())
+    assert [folder.name.rsplit("-", 1)[0] for folder in folders] == [
+        "resnet20-12fca82f-flip",
+        "resnet20-12fca82f-original",
+    ]
+    assert all(str(folder) in told for folder in folders)
+    assert "4/4 pictures" in told
+    assert "left out 1 files:\n  1b.png: " in told
+    for folder in folders:
+        assert cache.read(folder)["features"].shape == (3, 64)
+        assert (folder / "rows.txt").read_text() == "0.png\n1.png\n2.png\n"
+    assert run(files, tmp_path, weights=shared / "weights") == 0
+    assert "there already, verified" in capsys.readouterr().out
+    assert run(files, tmp_path, "--on-error", "fail", weights=shared / "weights") == 1
+    assert "1b.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--views", "sideways"), "no view is called 'sideways'"),
+        (("--batch-size", "0"), "--batch-size is 0"),
+        (("--dtype", "float16"), "dtype is 'float16'; choose one of float32, bfloat16"),
+        (("--teacher", "nowhere.pth"), "nowhere.pth"),
+        (("--data", "nowhere"), "no folder nowhere"),
+        (("--process-index", "1"), "--coordinator, --process-count and --process-index together"),
+    ],
+)
+def test_mistakes_are_one_line(shared, files, tmp_path, capsys, more, message):
+    assert run(files, tmp_path, *more, weights=shared / "weights") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "cache").exists()
+
+
+def test_names_of_teachers():
+    assert teacher_name("weights/resnet50-0676ba61.pth") == "resnet50-0676ba61"
+    assert teacher_name("hf://timm/vit_base.augreg@main") == "timm-vit_base.augreg-main"
+    assert teacher_name("/models/mobilenet_v2_1.0_224/") == "mobilenet_v2_1.0_224"
+
+
+def test_progress_tells_the_rate_of_what_was_computed_now():
+    said: list[str] = []
+    progress = _Progress("net", said.append)
+    progress("original", 600, 1000, 0.1)  # done by the run before
+    progress("original", 800, 1000, 2.1)
+    assert said == []
+    progress.said -= 10
+    progress("original", 900, 1000, 3.1)
+    progress("original", 1000, 1000, 4.1)
+    assert said == [
+        "net original: 900/1,000 pictures  100.0/s  1 s left",
+        "net original: 1,000/1,000 pictures  100.0/s  0 s left",
+    ]
