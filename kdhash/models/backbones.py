@@ -7,7 +7,8 @@ import flax.linen as nn
 from kdhash.models.clip_text import ClipText
 from kdhash.models.convnext import ConvNeXt
 from kdhash.models.densenet import DenseNet
-from kdhash.models.mobilenet import MobileNetV1, MobileNetV2
+from kdhash.models.efficientnet import EfficientNet
+from kdhash.models.mobilenet import MobileNetV1, MobileNetV2, MobileNetV3
 from kdhash.models.resnet import ResNet
 from kdhash.models.resnet_cifar import CifarResNet
 from kdhash.models.small import ConvNet, Mlp
@@ -25,6 +26,8 @@ BACKBONES: dict[str, type[nn.Module]] = {
     "swin": Swin,
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
+    "mobilenet_v3": MobileNetV3,
+    "efficientnet": EfficientNet,
     "squeezenet": SqueezeNet,
     "vit": VisionTransformer,
     "clip_text": ClipText,

@@ -11,6 +11,10 @@ from jaxtyping import Array, Float
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "relu6": nn.relu6,
+    "swish": nn.swish,
+    "hard_swish": nn.hard_swish,
+    "sigmoid": nn.sigmoid,
+    "hard_sigmoid": nn.hard_sigmoid,
     "none": lambda x: x,
 }
 
@@ -107,6 +111,63 @@ class DepthwiseConv(nn.Module):
         if self.use_bias:
             total += self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(self.dtype)
         return total
+
+
+class InvertedResidual(nn.Module):
+    """Pointwise convolution to `inner` channels ('expand', left out where there are as many already), depthwise one,
+    squeeze and excitation where `squeeze` gives its width, linear pointwise one to `width` ('project'); added to what
+    came in where the shape allows it.
+    """
+
+    inner: int
+    width: int
+    kernel: int
+    stride: int
+    squeeze: int = 0
+    squeeze_activation: str = "swish"
+    gate: str = "sigmoid"
+    activation: str = "relu6"
+    padding: str | None = None
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch h w c"], *, train: bool) -> Float[Array, "batch h2 w2 width"]:
+        def unit(name: str, width: int, activation: str, kernel: int = 1, stride: int = 1, groups: int = 1):
+            return ConvNorm(
+                width,
+                kernel,
+                stride,
+                groups,
+                padding=self.padding,
+                activation=activation,
+                epsilon=self.epsilon,
+                axis_name=self.axis_name,
+                dtype=self.dtype,
+                name=name,
+            )
+
+        y = x
+        if self.inner != x.shape[-1]:
+            y = unit("expand", self.inner, self.activation)(y, train=train)
+        y = unit("depthwise", self.inner, self.activation, self.kernel, self.stride, self.inner)(
+            y, train=train
+        )
+        if self.squeeze:
+            pooled = y.astype(jnp.float32).mean(axis=(1, 2))
+            pooled = nn.Dense(self.squeeze, dtype=self.dtype, name="squeeze")(pooled)
+            pooled = ACTIVATIONS[self.squeeze_activation](pooled)
+            excited = nn.Dense(self.inner, dtype=self.dtype, name="excite")(pooled)
+            y = y * ACTIVATIONS[self.gate](excited)[:, None, None]
+        y = unit("project", self.width, "none")(y, train=train)
+        return x + y if x.shape == y.shape else y
+
+
+def make_divisible(channels: float, divisor: int, smallest: int) -> int:
+    """`channels` rounded to a multiple of `divisor`, not below `smallest`, and not more than 10 % down."""
+    rounded = max(smallest, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 def pooled_outputs(x: Float[Array, "batch h w width"], classes: int | None) -> dict[str, Array]:

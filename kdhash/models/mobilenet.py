@@ -1,4 +1,4 @@
-"""MobileNetV1 and V2: depthwise and pointwise convolutions."""
+"""MobileNets: depthwise and pointwise convolutions; V2 and V3 make inverted residuals of them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdhash.models.blocks import ConvNorm, pooled_outputs
+from kdhash.models.blocks import ConvNorm, InvertedResidual, make_divisible, pooled_outputs
 
 
 class MobileNetV1(nn.Module):
@@ -77,44 +77,114 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w 3"], *, train: bool = False) -> dict[str, Array]:
-        def unit(
-            name: str, width: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: str = "relu6"
-        ) -> ConvNorm:
-            return ConvNorm(
-                width,
-                kernel,
-                stride,
-                groups,
-                padding="SAME" if self.same_padding else None,
-                activation=act,
-                epsilon=self.epsilon,
-                axis_name=self.axis_name,
-                dtype=self.dtype,
-                name=name,
-            )
+        common = {
+            "padding": "SAME" if self.same_padding else None,
+            "activation": "relu6",
+            "epsilon": self.epsilon,
+            "axis_name": self.axis_name,
+            "dtype": self.dtype,
+        }
 
         def width_of(channels: float) -> int:
             return make_divisible(round(channels), self.divisor, self.min_width)
 
-        stem = width_of(32 * self.multiplier)
-        x = unit("stem", stem, 3, 2)(x, train=train)
-        x = unit("stem_depthwise", stem, 3, 1, stem)(x, train=train)
-        x = unit("stem_project", width_of(16 * self.multiplier), act="none")(x, train=train)
-        block = 0
-        for channels, first, repeats in V2_STAGES:
+        x = ConvNorm(width_of(32 * self.multiplier), 3, 2, **common, name="stem")(x, train=train)
+        first = width_of(16 * self.multiplier)
+        x = InvertedResidual(x.shape[-1], first, 3, 1, **common, name="block0")(x, train=train)
+        number = 1
+        for channels, stride, repeats in V2_STAGES:
             for i in range(repeats):
-                width, inner = width_of(channels * self.multiplier), width_of(x.shape[-1] * self.expansion)
-                y = unit(f"block{block}_expand", inner)(x, train=train)
-                y = unit(f"block{block}_depthwise", inner, 3, first if i == 0 else 1, inner)(y, train=train)
-                y = unit(f"block{block}_project", width, act="none")(y, train=train)
-                x = x + y if x.shape == y.shape else y
-                block += 1
+                inner, width = width_of(x.shape[-1] * self.expansion), width_of(channels * self.multiplier)
+                block = InvertedResidual(
+                    inner, width, 3, stride if i == 0 else 1, **common, name=f"block{number}"
+                )
+                x = block(x, train=train)
+                number += 1
         last = 1280 if self.wide_output and self.multiplier < 1 else width_of(1280 * self.multiplier)
-        x = unit("last", last)(x, train=train)
+        x = ConvNorm(last, 1, **common, name="last")(x, train=train)
         return pooled_outputs(x, self.classes)
 
 
-def make_divisible(channels: float, divisor: int, smallest: int) -> int:
-    """`channels` rounded to a multiple of `divisor`, not below `smallest`, and not more than 10 % down."""
-    rounded = max(smallest, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
+# Kernel, inner width, width, squeeze, activation, stride; the groups are timm's stages.
+V3_LARGE = (
+    ((3, 16, 16, False, "relu", 1),),
+    ((3, 64, 24, False, "relu", 2), (3, 72, 24, False, "relu", 1)),
+    ((5, 72, 40, True, "relu", 2), (5, 120, 40, True, "relu", 1), (5, 120, 40, True, "relu", 1)),
+    (
+        (3, 240, 80, False, "hard_swish", 2),
+        (3, 200, 80, False, "hard_swish", 1),
+        (3, 184, 80, False, "hard_swish", 1),
+        (3, 184, 80, False, "hard_swish", 1),
+    ),
+    ((3, 480, 112, True, "hard_swish", 1), (3, 672, 112, True, "hard_swish", 1)),
+    (
+        (5, 672, 160, True, "hard_swish", 2),
+        (5, 960, 160, True, "hard_swish", 1),
+        (5, 960, 160, True, "hard_swish", 1),
+    ),
+)
+V3_SMALL = (
+    ((3, 16, 16, True, "relu", 2),),
+    ((3, 72, 24, False, "relu", 2), (3, 88, 24, False, "relu", 1)),
+    (
+        (5, 96, 40, True, "hard_swish", 2),
+        (5, 240, 40, True, "hard_swish", 1),
+        (5, 240, 40, True, "hard_swish", 1),
+    ),
+    ((5, 120, 48, True, "hard_swish", 1), (5, 144, 48, True, "hard_swish", 1)),
+    (
+        (5, 288, 96, True, "hard_swish", 2),
+        (5, 576, 96, True, "hard_swish", 1),
+        (5, 576, 96, True, "hard_swish", 1),
+    ),
+)
+# Stages, width of the last convolution, width of the dense layer.
+V3_LAYOUTS = {"large": (V3_LARGE, 960, 1280), "small": (V3_SMALL, 576, 1024)}
+
+
+class MobileNetV3(nn.Module):
+    """Howard et al. 2019 (arXiv 1905.02244): inverted residuals, some with squeeze and excitation; hard swish.
+
+    'features' are those of the dense layer that the classifier reads, 'spatial' the last convolution's map.
+    """
+
+    layout: str = "large"
+    same_padding: bool = False
+    epsilon: float = 1e-5
+    classes: int | None = None
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch h w 3"], *, train: bool = False) -> dict[str, Array]:
+        stages, last, hidden = V3_LAYOUTS[self.layout]
+        common = {
+            "padding": "SAME" if self.same_padding else None,
+            "epsilon": self.epsilon,
+            "axis_name": self.axis_name,
+            "dtype": self.dtype,
+        }
+        x = ConvNorm(16, 3, 2, activation="hard_swish", **common, name="stem")(x, train=train)
+        rows = [row for stage in stages for row in stage]
+        for i, (kernel, inner, width, squeezes, activation, stride) in enumerate(rows):
+            block = InvertedResidual(
+                inner,
+                width,
+                kernel,
+                stride,
+                squeeze=make_divisible(inner / 4, 8, 8) if squeezes else 0,
+                squeeze_activation="relu",
+                gate="hard_sigmoid",
+                activation=activation,
+                **common,
+                name=f"block{i}",
+            )
+            x = block(x, train=train)
+        x = ConvNorm(last, 1, activation="hard_swish", **common, name="last")(x, train=train)
+        spatial = x.astype(jnp.float32)
+        features = nn.Dense(hidden, dtype=self.dtype, name="hidden")(spatial.mean(axis=(1, 2)))
+        features = nn.hard_swish(features).astype(jnp.float32)
+        outputs = {"features": features, "spatial": spatial}
+        if self.classes is not None:
+            outputs["logits"] = nn.Dense(self.classes, name="classifier")(features)
+        return outputs

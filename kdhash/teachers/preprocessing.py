@@ -156,12 +156,17 @@ def read_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
         resized, final = shortest, _square("crop_size", crop if crop is not None else size)
     else:
         resized, final = None, _square("size", size)
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if normalized:
+        mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
+        if config.get("include_top"):  # EfficientNet's: divided by the deviation once more
+            std = (std[0] ** 2, std[1] ** 2, std[2] ** 2)
     return Preprocessing(
         size=final,
         resize=resized,
         interpolation=INTERPOLATIONS[code],
-        mean=tuple(config["image_mean"]) if normalized else (0.0, 0.0, 0.0),
-        std=tuple(config["image_std"]) if normalized else (1.0, 1.0, 1.0),
+        mean=mean,
+        std=std,
         channels="bgr" if config.get("do_flip_channel_order") else "rgb",
     )
 

@@ -92,6 +92,7 @@ def test_preprocessor_configs(config, size, shorter, interpolation):
     assert (read.size, read.resize, read.interpolation) == (size, shorter, interpolation)
     assert (read.mean, read.std) == ((0.5,) * 3, (0.25,) * 3)
     assert read_preprocessing(config | MEAN | {"do_normalize": False}).std == (1.0,) * 3
+    assert read_preprocessing(config | MEAN | {"include_top": True}).std == (0.0625,) * 3
     assert read_preprocessing(config | MEAN | {"do_flip_channel_order": True}).channels == "bgr"
 
 

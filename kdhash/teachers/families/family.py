@@ -80,6 +80,14 @@ def dense_names(target: str, source: str | tuple[str, ...], joint: str = ".") ->
     }
 
 
+def flat_dense_names(target: str, source: str) -> dict[str, tuple[str, str]]:
+    """Kernel and bias of a dense layer that the source may keep as a 1x1 convolution."""
+    return {
+        f"params/{target}/kernel": (f"{source}.weight", "flat_dense"),
+        f"params/{target}/bias": (f"{source}.bias", "keep"),
+    }
+
+
 def layer_norm_names(target: str, source: str) -> dict[str, tuple[str, str]]:
     """Scale and bias of a layer norm."""
     return {

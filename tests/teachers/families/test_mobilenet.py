@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kdhash.models.backbones import make_backbone
+from kdhash.teachers.families import FAMILIES
 from kdhash.teachers.families.mobilenet import v1_sizes, v2_sizes
 from tests.teachers.families.parity import assert_parity, need, randomized
 
@@ -43,6 +44,49 @@ def test_torchvision():
     assert_parity("mobilenet_v2", "torchvision", sizes, module, reference, image_sizes=(64, 75))
 
 
+def test_timm():
+    (timm,) = need("timm")
+    module = randomized(timm.create_model("mobilenetv2_050", num_classes=5))
+
+    def reference(x):
+        spatial = module.forward_features(x)
+        return {"spatial": spatial, "features": spatial.mean((2, 3)), "logits": module(x)}
+
+    sizes = {"multiplier": 0.5, "same_padding": False, "epsilon": 1e-5}
+    assert_parity("mobilenet_v2", "timm", sizes, module, reference, image_sizes=(64, 75))
+
+
+@pytest.mark.parametrize("layout", ["large", "small"])
+def test_v3_torchvision(layout):
+    (torchvision,) = need("torchvision")
+    module = randomized(getattr(torchvision.models, f"mobilenet_v3_{layout}")(num_classes=5))
+
+    def reference(x):
+        spatial = module.features(x)
+        return {
+            "spatial": spatial,
+            "features": module.classifier[:2](spatial.mean((2, 3))),
+            "logits": module(x),
+        }
+
+    sizes = {"layout": layout, "epsilon": 1e-3}
+    assert_parity("mobilenet_v3", "torchvision", sizes, module, reference, image_sizes=(64, 75))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_large_100", "tf_mobilenetv3_small_100"])
+def test_v3_timm(name):
+    (timm,) = need("timm")
+    module = randomized(timm.create_model(name, num_classes=5))
+
+    def reference(x):
+        spatial = module.forward_features(x)
+        features = module.forward_head(spatial, pre_logits=True)
+        return {"spatial": spatial, "features": features, "logits": module(x)}
+
+    sizes = FAMILIES["mobilenet_v3"].variants[name].sizes
+    assert_parity("mobilenet_v3", "timm", sizes, module, reference, image_sizes=(64, 75))
+
+
 @pytest.mark.parametrize("field", [{"hidden_act": "silu"}, {"output_stride": 8}])
 def test_what_cannot_be_expressed_is_named(field):
     config = {
@@ -54,9 +98,16 @@ def test_what_cannot_be_expressed_is_named(field):
         v2_sizes(config | field)
 
 
-@pytest.mark.parametrize("arch", ["mobilenet_v1", "mobilenet_v2"])
-def test_trains_as_a_student(arch):
-    net = make_backbone(arch, classes=3, multiplier=0.25)
+@pytest.mark.parametrize(
+    ("arch", "sizes"),
+    [
+        ("mobilenet_v1", {"multiplier": 0.25}),
+        ("mobilenet_v2", {"multiplier": 0.25}),
+        ("mobilenet_v3", {"layout": "small"}),
+    ],
+)
+def test_trains_as_a_student(arch, sizes):
+    net = make_backbone(arch, classes=3, **sizes)
     pictures = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
     variables = net.init(jax.random.key(0), pictures)
 
