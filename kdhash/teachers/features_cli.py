@@ -88,6 +88,10 @@ def _check(args: argparse.Namespace) -> None:
     together = (args.coordinator, args.process_count, args.process_index)
     if any(part is not None for part in together) and None in together:
         raise ValueError("give --coordinator, --process-count and --process-index together, or none of them")
+    if args.coordinator and not 0 <= args.process_index < args.process_count:
+        raise ValueError(
+            f"--process-index is {args.process_index} of {args.process_count} processes, counted from 0"
+        )
 
 
 def _extract(args: argparse.Namespace) -> None:

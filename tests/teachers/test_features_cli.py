@@ -55,6 +55,10 @@ def test_features_of_a_folder_of_pictures(shared, files, tmp_path, capsys):
         (("--teacher", "nowhere.pth"), "nowhere.pth"),
         (("--data", "nowhere"), "no folder nowhere"),
         (("--process-index", "1"), "--coordinator, --process-count and --process-index together"),
+        (
+            ("--coordinator", "x:1", "--process-count", "2", "--process-index", "2"),
+            "--process-index is 2 of 2",
+        ),
     ],
 )
 def test_mistakes_are_one_line(shared, files, tmp_path, capsys, more, message):
