@@ -13,7 +13,7 @@ from kdhash.data import load_dataset, make_protocol, save_protocol
 from kdhash.experiment.context import Run
 from kdhash.experiment.evaluate import Scores, evaluate_rows, student_label
 from kdhash.experiment.pretrain import pretrain_teachers
-from kdhash.experiment.student import Student, train_students
+from kdhash.experiment.student import Student, check_student, train_students
 from kdhash.experiment.teacher import Head, best_single, cache_features, load_teachers, train_heads
 from kdhash.experiment.workdir import claim
 from kdhash.report import table_text, write_report
@@ -33,6 +33,7 @@ def run(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Path:
     protocol = make_protocol(
         config.protocol, dataset, seed=config.protocol_seed, validation_per_class=config.validation_per_class
     )
+    check_student(config, dataset)
     workdir = claim(workdir, config)  # after all that can refuse a config
     save_protocol(protocol, workdir / "protocol")
     this = Run(config, workdir, mesh, dataset, protocol)

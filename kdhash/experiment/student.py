@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from kdhash.config import ConfigError
 from kdhash.data import ImageDataset, augment_images
 from kdhash.experiment.context import Run, sizes_of
 from kdhash.experiment.teacher import Cached, Head, best_single, head_outputs, validation_map
@@ -26,6 +27,20 @@ class Student(NamedTuple):
     teacher: Head | None
     method: Method
     trained: Trained
+
+
+def check_student(config: ConfigDict, dataset: ImageDataset) -> None:
+    """Raises ConfigError where the student's network cannot be built for the pictures of `dataset`; computes nothing."""
+    try:
+        method = _method(config, classes=len(dataset.class_names), weights=LossWeights())
+        batch = {"image": jax.ShapeDtypeStruct((1, *dataset.images.image_shape), jnp.float32)}
+        jax.eval_shape(method.init, jax.random.key(0), batch)
+    except Exception as error:  # whatever a network says of sizes that do not fit it
+        height, width, _ = dataset.images.image_shape
+        raise ConfigError(
+            f"config.student: no network {config.student.arch!r} with sizes {config.student.sizes.to_dict()} "
+            f"for pictures of {height}x{width}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def train_students(run: Run, heads: dict[str, Head], features: dict[str, Cached]) -> dict[str, Student]:
@@ -80,13 +95,9 @@ def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str,
     weights = LossWeights(**config.weights.to_dict())
     if teacher is None:
         weights = weights._replace(code=0.0, relation=0.0, feature=0.0)
-    method = hash_student(
-        arch=config.arch,
-        sizes=sizes_of(config.sizes),
-        bits=run.config.bits,
+    method = _method(
+        run.config,
         classes=run.classes,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
         weights=weights,
         teacher_width=run.config.teacher.width if teacher else 0,
         axis_name=AXIS if run.config.mapping == "pmap" else None,
@@ -119,6 +130,18 @@ def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str,
         validate=validate,
     )
     return Student(row, teacher, method, trained)
+
+
+def _method(config: ConfigDict, **rest: Any) -> Method:
+    student = config.student
+    return hash_student(
+        arch=student.arch,
+        sizes=sizes_of(student.sizes),
+        bits=config.bits,
+        mean=tuple(student.mean),
+        std=tuple(student.std),
+        **rest,
+    )
 
 
 def _targets(

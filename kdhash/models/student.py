@@ -14,7 +14,7 @@ class HashStudent(nn.Module):
     """Pictures to codes.
 
     Returns {'codes': [batch, bits] in (-1, 1), 'logits': [batch, classes], 'features': [batch, width]}, and 'fused'
-    [batch, regress_to] where that is not 0.
+    [batch, regress_to] where that is not 0. Raises ValueError for pictures that are too small for the network.
     """
 
     arch: str
@@ -30,7 +30,10 @@ class HashStudent(nn.Module):
     def __call__(self, pictures: Float[Array, "batch h w 3"], *, train: bool = False) -> dict[str, Array]:
         x = (pictures - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         net = make_backbone(self.arch, axis_name=self.axis_name, **self.sizes)
-        features = net(x, train=train)["features"]
+        seen = net(x, train=train)
+        if "spatial" in seen and not seen["spatial"].size:
+            raise ValueError("nothing is left of a picture's map; use larger pictures or fewer stages")
+        features = seen["features"]
         outputs = HashHead(self.bits, self.classes, name="head")(features)
         if self.regress_to:
             outputs["fused"] = nn.Dense(self.regress_to, name="regressor")(features)

@@ -1,16 +1,18 @@
 """PyTorch weight files, read without PyTorch.
 
-A `.pth` or `.th` file is a pickle, and a pickle is a program. Only the handful of names that a plain state dict
-needs are allowed; any other is refused before it is looked up. Both layouts are read: the zip archive of
-PyTorch >= 1.6 and the older sequence of pickles followed by raw storages.
+A `.pth` or `.th` file is a pickle, and a pickle is a program. Only the instructions and the handful of names that a
+plain state dict needs are allowed; any other is refused before it is carried out. Both layouts are read: the zip archive
+of PyTorch >= 1.6 and the older sequence of pickles followed by raw storages.
 """
 
 import io
+import lzma
 import pickle
 import struct
 import zipfile
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -31,6 +33,36 @@ STORAGE_DTYPES: dict[str, Any] = {
 }
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
+# What pickles of protocol 2 and later write for dicts, lists, tuples, strings, numbers and calls.
+# fmt: off
+OPCODES = (
+    pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.STACK_GLOBAL,
+    pickle.REDUCE, pickle.BUILD, pickle.BINPERSID, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE,
+    pickle.BINGET, pickle.LONG_BINGET, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT,
+    pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT, pickle.BINUNICODE,
+    pickle.SHORT_BINUNICODE, pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.BINBYTES,
+    pickle.SHORT_BINBYTES, pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_TUPLE, pickle.TUPLE,
+    pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.APPEND, pickle.APPENDS, pickle.SETITEM,
+    pickle.SETITEMS,
+)
+# fmt: on
+_PythonUnpickler: Any = pickle._Unpickler  # its parts have no types
+
+
+# What the readers beneath raise for a file that is no PyTorch file, and for one whose parts do not fit.
+NOT_READABLE = (
+    pickle.UnpicklingError,
+    EOFError,
+    zipfile.BadZipFile,
+    struct.error,
+    KeyError,
+    IndexError,
+    OSError,  # a place before the file's beginning
+    zlib.error,
+    lzma.LZMAError,
+    RuntimeError,  # an encrypted or unknown compression of a zip member
+)
+DAMAGED = (TypeError, ValueError, AttributeError, OverflowError, MemoryError, RecursionError)
 
 
 class TorchFileError(ValueError):
@@ -59,53 +91,64 @@ def read_torch_file(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str, 
     is damaged, too large, or asks for anything but tensors.
     """
     path = Path(path)
-    try:
-        with open(path, "rb") as stream:  # storages are read one by one: the file is never held whole
-            if zipfile.is_zipfile(stream):
-                tree, storages = _read_zip(stream, max_bytes)
-            else:
-                stream.seek(0)
-                tree, storages = _read_legacy(stream, max_bytes, path.stat().st_size)
-        state = tree
-        for wrapper in ("state_dict", "model"):
-            if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-                state = state[wrapper]
-        if not isinstance(state, dict):
-            raise TorchFileError(f"holds a {type(state).__name__}, not a state dict")
-        return {
-            str(name): _as_array(str(name), value, storages)
-            for name, value in state.items()
-            if isinstance(value, _Tensor)
-        }
-    except TorchFileError as error:
-        raise TorchFileError(f"{path}: {error}") from None
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        zipfile.BadZipFile,
-        struct.error,
-        KeyError,
-        IndexError,
-        zlib.error,
-        RuntimeError,  # an encrypted or unknown compression of a zip member
-    ) as error:
-        raise TorchFileError(
-            f"{path}: not a readable PyTorch file ({type(error).__name__}: {error})"
-        ) from None
-    except (TypeError, ValueError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
-        raise TorchFileError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+    with open(path, "rb") as stream:  # storages are read one by one: the file is never held whole
+        try:
+            return _read(stream, max_bytes, path.stat().st_size)
+        except TorchFileError as error:
+            raise TorchFileError(f"{path}: {error}") from None
+        except NOT_READABLE as error:
+            raise TorchFileError(
+                f"{path}: not a readable PyTorch file ({type(error).__name__}: {error})"
+            ) from None
+        except DAMAGED as error:
+            raise TorchFileError(f"{path}: damaged ({type(error).__name__}: {error})") from None
 
 
-class _Unpickler(pickle.Unpickler):
-    """Allows what a state dict is made of. Storages stay references, noted in `seen`, until `_as_array`."""
+def _read(stream: BinaryIO, max_bytes: int, file_bytes: int) -> dict[str, np.ndarray]:
+    if zipfile.is_zipfile(stream):
+        tree, storages = _read_zip(stream, max_bytes)
+    else:
+        stream.seek(0)
+        tree, storages = _read_legacy(_NoLonger(stream, file_bytes), max_bytes)
+    state = tree
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict):
+        raise TorchFileError(f"holds a {type(state).__name__}, not a state dict")
+    return {
+        str(name): _as_array(str(name), value, storages)
+        for name, value in state.items()
+        if isinstance(value, _Tensor)
+    }
 
-    def __init__(self, stream: BinaryIO):
+
+class _NoLonger:
+    """A file from which no more can be asked for than it holds: `read` would set that much memory aside first."""
+
+    def __init__(self, stream: BinaryIO, size: int):
+        self.stream, self.size = stream, size
+        self.readline = stream.readline
+
+    def read(self, count: int) -> bytes:
+        if count > self.size - self.stream.tell():
+            raise EOFError(f"{count} bytes are wanted where the file has fewer left")
+        return self.stream.read(count)
+
+
+class _Unpickler(_PythonUnpickler):
+    """Allows what a state dict is made of. Storages stay references, noted in `seen`, until `_as_array`.
+
+    Python's own unpickler, not the one in C: that one allocates whatever memo a file asks for, and sets attributes.
+    """
+
+    def __init__(self, stream: BinaryIO | _NoLonger):
         super().__init__(stream)
         self.seen: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+            return _ordered_dict
         if (module, name) in {
             ("torch._utils", "_rebuild_tensor"),
             ("torch._utils", "_rebuild_tensor_v2"),
@@ -119,7 +162,7 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, reference: Any) -> _Storage:
         if not (isinstance(reference, tuple) and len(reference) >= 5 and reference[0] == "storage"):
-            raise TorchFileError(f"refused: unknown reference {str(reference)[:80]!r}")
+            raise TorchFileError("refused: a reference to something other than a storage")
         dtype, key, size = reference[1], reference[2], reference[4]
         if not (isinstance(dtype, np.dtype) and isinstance(key, str) and isinstance(size, int) and size >= 0):
             raise TorchFileError("refused: a storage reference is malformed")
@@ -127,6 +170,41 @@ class _Unpickler(pickle.Unpickler):
             raise TorchFileError("refused: views of storages are not written by any current PyTorch")
         self.seen[key] = _Storage(key, dtype, size)
         return self.seen[key]
+
+    def build(self) -> None:
+        """BUILD sets attributes. PyTorch gives a state dict its '_metadata' by it, which nobody needs here."""
+        self.stack.pop()
+        if not isinstance(self.stack[-1], OrderedDict):
+            raise TorchFileError(f"refused: the pickle sets attributes of a {type(self.stack[-1]).__name__}")
+
+    def setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _set_items(self.stack[-1], [(key, value)])
+
+    def setitems(self) -> None:
+        items = self.pop_mark()
+        _set_items(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+
+    def refuse(self) -> None:
+        raise TorchFileError("refused: the pickle has an instruction that no state dict needs")
+
+    dispatch = dict.fromkeys(range(256), refuse)
+    dispatch |= {code[0]: _PythonUnpickler.dispatch[code[0]] for code in OPCODES}
+    dispatch |= {pickle.BUILD[0]: build, pickle.SETITEM[0]: setitem, pickle.SETITEMS[0]: setitems}
+
+
+def _set_items(target: Any, items: Iterable[tuple[Any, Any]]) -> None:
+    # a tuple of tuples of ... can take a lifetime to hash
+    for key, value in items:
+        if not isinstance(target, dict) or not isinstance(key, (str, int)):
+            raise TorchFileError("refused: a dict of a state dict has keys other than names and numbers")
+        target[key] = value
+
+
+def _ordered_dict(pairs=()) -> OrderedDict:
+    made: OrderedDict = OrderedDict()
+    _set_items(made, [(key, value) for key, value in pairs])
+    return made
 
 
 def _rebuild_tensor(storage, offset, shape, stride, *_unused) -> _Tensor:
@@ -154,7 +232,7 @@ def _read_zip(stream: BinaryIO, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
         return tree, {name[len(prefix) :]: archive.read(name) for name in sizes if name.startswith(prefix)}
 
 
-def _read_legacy(stream: BinaryIO, max_bytes: int, file_bytes: int) -> tuple[Any, dict[str, bytes]]:
+def _read_legacy(stream: _NoLonger, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
     """Five pickles (magic, protocol, system, the object, storage keys), then per storage its length and bytes."""
     if _Unpickler(stream).load() != LEGACY_MAGIC or _Unpickler(stream).load() != LEGACY_PROTOCOL:
         raise TorchFileError("not a PyTorch file: the magic number is missing")
@@ -168,14 +246,12 @@ def _read_legacy(stream: BinaryIO, max_bytes: int, file_bytes: int) -> tuple[Any
     total = 0
     for key in keys:
         (count,) = struct.unpack("<q", stream.read(8))
-        if key not in unpickler.seen:
-            raise TorchFileError(f"storage {key!r} belongs to no tensor")
+        if not isinstance(key, str) or key not in unpickler.seen:
+            raise TorchFileError("a storage belongs to no tensor")
         size = count * unpickler.seen[key].dtype.itemsize
         total += size
         if count < 0 or total > max_bytes:
             raise TorchFileError(f"storages of {total} bytes, over the cap of {max_bytes}")
-        if total > file_bytes:
-            raise TorchFileError(f"storages of {total} bytes in a file of {file_bytes}: truncated or forged")
         storages[key] = stream.read(size)
     return tree, storages
 

@@ -107,7 +107,8 @@ def test_moving_the_data_is_no_other_config(tmp_path):
         ("student.schedule.batch_size", 100, "8 devices do not divide"),
         ("student.schedule.epochs", 0.0, "must be positive"),
         ("teacher.rows", ("single", "attention", "mode"), "choose from attention"),
-        ("student.arch", "vgg", "choose one of"),
+        ("student.arch", "alexnet", "choose one of"),
+        ("student.arch", "vgg", "no network 'vgg' with sizes"),
         ("student.teacher", "single", "choose one of attention"),
         ("evaluate.ks", (100,), "must hold 0"),
         ("teacher.forms.attention.heads", 5, "does not divide"),
@@ -128,7 +129,7 @@ def test_bad_field_is_one_clear_line_before_any_work(tmp_path, field, value, mes
     with pytest.raises(ConfigError) as error:
         run(config, tmp_path / "run")
     assert message in str(error.value)
-    assert f"config.{field}" in str(error.value) or field == "dataset"
+    assert f"config.{field}" in str(error.value) or field == "dataset" or value == "vgg"
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "run").exists()
 

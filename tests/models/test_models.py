@@ -102,6 +102,12 @@ def test_student_regresses_only_where_asked():
     assert outputs(0)["codes"].shape == (2, 16)
 
 
+def test_pictures_too_small_for_the_student_are_an_error():
+    vgg = HashStudent("vgg", {"depth": 11, "widths": (4,) * 5}, 16, 10, (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(ValueError, match="nothing is left of a picture's map"):
+        jax.eval_shape(vgg.init, jax.random.key(0), PICTURES)
+
+
 def test_errors_name_what_is_known():
     with pytest.raises(ValueError, match="known are .*convnet, .*squeezenet"):
         make_backbone("transformer")
