@@ -1,6 +1,15 @@
 """Pure functions of arrays: no config, no state, no input or output, no collectives."""
 
-from kdhash.losses.contrastive import info_nce
+from kdhash.losses.brcd import (
+    bit_masks,
+    brcd_distillation,
+    brcd_loss,
+    nearest_center,
+    offset_alpha,
+    same_cluster,
+    same_cluster_published,
+)
+from kdhash.losses.contrastive import bernoulli_kl, cibhash_loss, info_nce, nt_xent
 from kdhash.losses.distillation import (
     attention_entropy,
     code_distillation,
@@ -13,12 +22,17 @@ from kdhash.losses.distillation import (
     soft_cross_entropy,
     squared_error,
 )
-from kdhash.losses.hashing import balance, quantization
+from kdhash.losses.hashing import balance, quantization, straight_through_sign
 from kdhash.losses.similarity import cosine, cosine_matrix, relational_distillation, unit_rows
 
 __all__ = [
     "attention_entropy",
     "balance",
+    "bernoulli_kl",
+    "bit_masks",
+    "brcd_distillation",
+    "brcd_loss",
+    "cibhash_loss",
     "code_distillation",
     "cosine",
     "cosine_distance",
@@ -28,10 +42,16 @@ __all__ = [
     "hinton_loss",
     "info_nce",
     "kl_divergence",
+    "nearest_center",
+    "nt_xent",
+    "offset_alpha",
     "quantization",
     "relational_distillation",
+    "same_cluster",
+    "same_cluster_published",
     "smooth_l1",
     "soft_cross_entropy",
     "squared_error",
+    "straight_through_sign",
     "unit_rows",
 ]
