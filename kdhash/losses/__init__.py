@@ -23,6 +23,17 @@ from kdhash.losses.distillation import (
     squared_error,
 )
 from kdhash.losses.hashing import balance, quantization, straight_through_sign
+from kdhash.losses.pairwise import dhn, dpsh, dsh, hashnet, share_a_label, write_memory
+from kdhash.losses.relational import (
+    code_kl,
+    crd,
+    pkt,
+    rkd,
+    rkd_angle,
+    rkd_distance,
+    similarity_preserving,
+    similarity_preserving_published,
+)
 from kdhash.losses.similarity import cosine, cosine_matrix, relational_distillation, unit_rows
 
 __all__ = [
@@ -34,24 +45,38 @@ __all__ = [
     "brcd_loss",
     "cibhash_loss",
     "code_distillation",
+    "code_kl",
     "cosine",
     "cosine_distance",
     "cosine_matrix",
+    "crd",
     "cross_entropy",
+    "dhn",
+    "dpsh",
+    "dsh",
     "feature_regression",
+    "hashnet",
     "hinton_loss",
     "info_nce",
     "kl_divergence",
     "nearest_center",
     "nt_xent",
     "offset_alpha",
+    "pkt",
     "quantization",
     "relational_distillation",
+    "rkd",
+    "rkd_angle",
+    "rkd_distance",
     "same_cluster",
     "same_cluster_published",
+    "share_a_label",
+    "similarity_preserving",
+    "similarity_preserving_published",
     "smooth_l1",
     "soft_cross_entropy",
     "squared_error",
     "straight_through_sign",
     "unit_rows",
+    "write_memory",
 ]
