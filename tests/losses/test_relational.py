@@ -1,0 +1,242 @@
+"""Every value and gradient of kd_baselines.npz: jitted in float32 and float64; one case plain, vmapped, over eight devices.
+
+And what has no oracle: equal rows, the triple loop of angles, CRD.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from kdhash import losses
+from tests.losses.test_generic_kd import case_of, close, over_eight_devices
+
+CASES = ("c0", "c1", "c2")
+LOSSES = {
+    "rkd": losses.rkd,
+    "rkd_distance": losses.rkd_distance,
+    "rkd_angle": losses.rkd_angle,
+    "pkt": losses.pkt,
+    "sp": losses.similarity_preserving,
+    "sp_as_published": losses.similarity_preserving_published,
+    "kl_T4": partial(losses.code_kl, temperature=4.0),
+    "kl_T2": partial(losses.code_kl, temperature=2.0),
+}
+SAME_WIDTH = {"sp_as_published", "kl_T4", "kl_T2"}
+CRD = partial(losses.crd, temperature=0.5, items=50)
+ALL = {**LOSSES, "crd": CRD}
+RNG = np.random.default_rng(0)
+S, T = RNG.normal(size=(2, 5, 4))
+
+
+@pytest.fixture(scope="module")
+def vectors(oracle):
+    return oracle("kd_baselines")
+
+
+def feature_results(o, student):
+    """{loss: (value, gradient)} on features."""
+    results = {}
+    for name, loss in LOSSES.items():
+        teacher = o["teacher_feat_same_width" if name in SAME_WIDTH else "teacher_feat"]
+        results[name] = jax.value_and_grad(loss)(student, jnp.asarray(teacher, student.dtype))
+    return results
+
+
+def code_results(o, logits):
+    """{loss: (value, (gradient of the codes, gradient of the logits))}; one backward pass gives both."""
+    teacher = jnp.asarray(o["teacher_codes"], logits.dtype)
+
+    def on_codes(loss, shift, x):
+        return loss(losses.straight_through_sign(jax.nn.sigmoid(x) - 0.5) + shift, teacher)
+
+    return {
+        name: jax.value_and_grad(partial(on_codes, loss), argnums=(0, 1))(jnp.zeros_like(logits), logits)
+        for name, loss in LOSSES.items()
+    }
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients(vectors, case, bits):
+    o = case_of(vectors, case)
+    relative, absolute = (2e-5, 1e-7) if bits == 32 else (1e-9, 1e-12)
+    with jax.enable_x64(bits == 64):
+
+        def both(student, logits):
+            return feature_results(o, student), code_results(o, logits)
+
+        inputs = (jnp.asarray(o[key], f"float{bits}") for key in ("student_feat", "student_logits"))
+        features, codes = jax.jit(both)(*inputs)
+        for name in LOSSES:
+            value, gradient = features[name]
+            assert gradient.dtype == f"float{bits}"
+            close(value, o[f"feat.{name}.loss"], relative, absolute)
+            close(gradient, o[f"feat.{name}.grad_student"], relative, absolute)
+            value, (gradient, logit_gradient) = codes[name]
+            close(value, o[f"codes.{name}.loss"], relative, absolute)
+            close(gradient, o[f"codes.{name}.grad_codes"], relative, absolute)
+            close(logit_gradient, o[f"codes.{name}.grad_logits"], relative, absolute)
+
+
+def test_plain_and_under_vmap_the_same(vectors):
+    o = case_of(vectors, "c0")
+    student = jnp.asarray(o["student_feat"])
+    stack = jnp.stack([student**2, student, student[::-1]])
+    results = jax.jit(jax.vmap(partial(feature_results, o)))(stack)
+    for name, (values, gradients) in results.items():
+        teacher = o["teacher_feat_same_width" if name in SAME_WIDTH else "teacher_feat"]
+        close(LOSSES[name](student, teacher), o[f"feat.{name}.loss"], 2e-5, 1e-7)
+        close(values[1], o[f"feat.{name}.loss"], 2e-5, 1e-7)
+        close(gradients[1], o[f"feat.{name}.grad_student"], 2e-5, 1e-7)
+        assert abs(values[1] - values[2]) > 1e-5
+
+
+def test_over_eight_devices_the_global_value_and_gradient(vectors):
+    o = case_of(vectors, "c1")
+    results = jax.jit(partial(feature_results, o))(over_eight_devices(o["student_feat"]))
+    for name, (value, gradient) in results.items():
+        assert len(gradient.sharding.device_set) == 8
+        close(value, o[f"feat.{name}.loss"], 2e-5, 1e-7)
+        close(gradient, o[f"feat.{name}.grad_student"], 2e-5, 1e-7)
+
+
+def test_rkd_weights():
+    weighted = jax.jit(losses.rkd)
+    d, a = weighted(S, T, distance=1.0, angle=0.0), weighted(S, T, distance=0.0, angle=1.0)
+    np.testing.assert_allclose(weighted(S, T, distance=1.0, angle=2.0), d + 2 * a, rtol=1e-6)
+    np.testing.assert_allclose(d, jax.jit(losses.rkd_distance)(S, T), rtol=1e-6)
+
+
+def slow_rkd_angle(student, teacher, without=()):
+    """Three loops; a cosine is 0 where a point coincides with the vertex. Triples with a side in `without` are left out."""
+    n, total = len(student), 0.0
+
+    def cosine(rows, i, j, k):
+        a, b = rows[j] - rows[i], rows[k] - rows[i]
+        lengths = np.linalg.norm(a) * np.linalg.norm(b)
+        return a @ b / lengths if lengths else 0.0
+
+    for i in range(n):
+        for j in range(n):
+            for k in range(n):
+                if not {(i, j), (i, k)} & set(without):
+                    d = abs(cosine(student, i, j, k) - cosine(teacher, i, j, k))
+                    total += d * d / 2 if d < 1 else d - 0.5
+    return total / n**3
+
+
+def with_equal_rows(noise=0.0):
+    rows = np.copy(S)
+    rows[3] = rows[1] + noise
+    return rows
+
+
+def test_angles_with_equal_rows():
+    rows = with_equal_rows()
+    remaining = partial(slow_rkd_angle, teacher=T, without=[(1, 3), (3, 1)])
+    slope = np.zeros_like(rows)
+    for at in np.ndindex(*rows.shape):
+        step = np.zeros_like(rows)
+        step[at] = 1e-6
+        slope[at] = (remaining(rows + step) - remaining(rows - step)) / 2e-6
+    with jax.enable_x64(True):
+        value, gradient = jax.jit(jax.value_and_grad(losses.rkd_angle))(rows, T)
+    np.testing.assert_allclose(value, slow_rkd_angle(rows, T), rtol=1e-12)
+    np.testing.assert_allclose(gradient, slope, atol=1e-9)
+
+
+def test_rows_equal_up_to_rounding_have_no_large_gradient():
+    gradient = jax.jit(jax.grad(losses.rkd_angle))
+    exact, rounded = (gradient(jnp.float32(with_equal_rows(noise)), jnp.float32(T)) for noise in (0.0, 1e-7))
+    np.testing.assert_allclose(exact, rounded, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_gradient_where_rows_coincide_or_are_zero(name):
+    gradient = jax.jit(jax.value_and_grad(ALL[name]))
+    t = jnp.float32(T)
+    signs = jnp.sign(t)
+    batches = {
+        "equal rows": with_equal_rows(),
+        "all rows equal": np.ones((5, 4)),
+        "zero": np.zeros((5, 4)),
+        "one zero": S * (np.arange(5) > 0)[:, None],
+        "opposite": np.concatenate([signs[:2], -signs[:3]]),
+        "tiny": S * 1e-12,
+        "huge": S * 1e6,
+    }
+    for student in batches.values():
+        for teacher in (t, jnp.zeros_like(t), jnp.ones_like(t)):
+            value, slope = gradient(jnp.float32(student), teacher)
+            assert np.isfinite(value)
+            assert np.isfinite(slope).all()
+    value, slope = gradient(t[:1], jnp.float32(S[:1]))  # a batch of one
+    assert np.isfinite(value)
+    assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("name", ["rkd", "rkd_distance", "rkd_angle"])
+def test_where_all_rows_coincide_nothing_moves(name):
+    np.testing.assert_array_equal(jax.jit(jax.grad(ALL[name]))(jnp.ones((5, 4)), jnp.float32(T)), 0)
+
+
+def test_opposite_codes_are_no_neighbours():
+    # float32 cosines of opposite rows may come out below -1, and the logarithm of a negative number is not one
+    codes = np.where(np.random.default_rng(1).normal(size=(40, 48)) > 0, 0.3, -0.3)
+    pairs = jnp.float32(np.stack([codes, -codes], axis=1))
+    np.testing.assert_allclose(jax.jit(jax.vmap(losses.pkt))(pairs, pairs), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_gradient_into_the_teacher(name):
+    gradient = jax.jit(jax.grad(ALL[name], argnums=1))(jnp.float32(S), jnp.float32(T))
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "crd"])
+def test_zero_for_the_teacher_itself(name):
+    assert ALL[name](jnp.float32(T), jnp.float32(T)) == pytest.approx(0, abs=1e-6)
+
+
+def slow_crd(s, t, temperature, items):
+    total, n = 0.0, len(s)
+    for i in range(n):
+        for j in range(n):
+            cosine = s[i] @ t[j] / np.linalg.norm(s[i]) / np.linalg.norm(t[j])
+            e = np.exp(cosine / temperature)
+            noise = (n - 1) / items
+            total -= np.log((e if i == j else noise) / (e + noise))
+    return total / n
+
+
+@pytest.mark.parametrize(("temperature", "items"), [(0.5, 50), (0.07, 50_000), (2.0, 4)])
+def test_crd(temperature, items):
+    with jax.enable_x64(True):
+        loss = jax.jit(partial(losses.crd, teacher=T, temperature=temperature, items=items))
+        np.testing.assert_allclose(loss(S), slow_crd(S, T, temperature, items), rtol=1e-11)
+        check_grads(loss, (S,), order=1, modes=["rev"], rtol=1e-6)
+
+
+def test_crd_by_hand_and_far_from_zero():
+    # Two items, M = 1 = N: h is sigmoid(cosine / temperature).
+    value = losses.crd(jnp.eye(2), jnp.eye(2), temperature=1.0, items=1)
+    assert value == pytest.approx(np.log(1 + np.exp(-1)) + np.log(2))
+    # At 1e-3 the exponential of the paper's form overflows: a wrong pair costs its 1000 whole.
+    wrong = losses.crd(jnp.eye(2), jnp.eye(2)[::-1], temperature=1e-3, items=1)
+    assert wrong == pytest.approx(1000 + np.log(2), rel=1e-6)
+
+
+def test_crd_over_eight_devices_is_that_of_the_global_batch(vectors):
+    o = case_of(vectors, "c1")
+    function = jax.jit(jax.value_and_grad(CRD))
+    student, teacher = o["student_feat"], o["teacher_feat_same_width"]
+    one, eight = (
+        function(student, teacher),
+        function(over_eight_devices(student), over_eight_devices(teacher)),
+    )
+    close(eight[0], np.asarray(one[0], np.float64), 1e-5, 0)
+    close(eight[1], np.asarray(one[1], np.float64), 1e-5, 0)
