@@ -11,9 +11,10 @@ from kdhash.data.augment import (
     random_flip,
     resized_crop,
 )
+from kdhash.data.contrast import contrast_view, gaussian_blur, grayscale, hue_shift, random_apply
 from kdhash.data.pipeline import batches, device_prefetch
 from kdhash.data.protocols import Protocol, check_overlap, load_protocol, make_protocol, save_protocol
-from kdhash.data.sources import ArrayImages, ImageDataset, ImageSource, TfdsImages, load_dataset
+from kdhash.data.sources import ArrayImages, ImageDataset, ImageSource, TfdsImages, load_dataset, subset
 
 __all__ = [
     "ArrayImages",
@@ -26,15 +27,21 @@ __all__ = [
     "batches",
     "check_overlap",
     "color_jitter",
+    "contrast_view",
     "cutout",
     "device_prefetch",
     "example_keys",
+    "gaussian_blur",
+    "grayscale",
+    "hue_shift",
     "load_dataset",
     "load_protocol",
     "make_protocol",
     "normalize",
+    "random_apply",
     "random_crop",
     "random_flip",
     "resized_crop",
     "save_protocol",
+    "subset",
 ]

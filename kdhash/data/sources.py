@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Int, Int32, Int64, UInt8
 from PIL import Image
 
 from kdhash.data.pictures import decode_picture, fit_square
@@ -127,6 +127,50 @@ class TfdsImages:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
             return self._pool
+
+
+@dataclass(frozen=True, eq=False)
+class _ChosenImages:
+    """Rows of another source, fetched through it when asked for."""
+
+    parent: ImageSource
+    rows: Int64[np.ndarray, " rows"]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.parent.image_shape
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Int[np.ndarray, " n"], /) -> UInt8[np.ndarray, "n h w 3"]:
+        return self.parent[self.rows[_checked_rows(rows, len(self))]]
+
+
+def subset(dataset: ImageDataset, rows: Int[np.ndarray, " rows"]) -> ImageDataset:
+    """The data set of `rows` of `dataset`, in that order; its only split is 'all'.
+
+    Pictures stay where they are and are fetched through `dataset`; name, ids and class names (with those of classes
+    that no row has) are kept. The fingerprint is sha256 over the parent's and the rows (int64, little-endian).
+    Raises ValueError where `rows` is no vector of integers or names a row twice (ids would not be unique), and
+    IndexError for a row outside.
+    """
+    chosen = _checked_rows(rows, len(dataset)).astype("<i8")  # a copy: the caller may go on to change `rows`
+    values, counts = np.unique(chosen, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"rows names {(counts > 1).sum()} rows twice or more, {values[counts > 1][0]} first")
+    chosen.setflags(write=False)
+    digest = hashlib.sha256(dataset.fingerprint.encode())
+    digest.update(chosen.tobytes())
+    return ImageDataset(
+        name=dataset.name,
+        images=_ChosenImages(dataset.images, chosen),
+        labels=dataset.labels[chosen],
+        ids=[dataset.ids[row] for row in chosen],
+        class_names=dataset.class_names,
+        splits={"all": range(len(chosen))},
+        fingerprint=digest.hexdigest(),
+    )
 
 
 def load_dataset(

@@ -1,5 +1,6 @@
 """Data sets: in memory and lazily the same, from disk alone, with errors that say what to do."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from kdhash.data import ArrayImages, load_dataset
+from kdhash.data import ArrayImages, batches, load_dataset, subset
+from kdhash.data.pictures import decode_picture
 
 
 def test_rows_labels_ids_and_pictures_belong_together(tiny):
@@ -168,6 +170,89 @@ def test_array_images_refuses_other_arrays():
         ArrayImages(np.zeros((2, 4, 4, 3), np.float32))
     with pytest.raises(ValueError, match=r"\(2, 4, 4\)"):
         ArrayImages(np.zeros((2, 4, 4), np.uint8))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("rows", [[41, 0, 29, 30], [7], [], list(range(42))])
+def test_subset_is_the_rows_in_that_order(tiny, in_memory, rows):
+    dataset = load_dataset("tiny", tiny[0], in_memory=in_memory)
+    rows = np.array(rows, np.int32)
+    chosen = subset(dataset, rows)
+    assert len(chosen) == len(chosen.images) == len(chosen.ids) == len(rows)
+    assert chosen.name == "tiny"
+    assert chosen.class_names == dataset.class_names
+    assert chosen.splits == {"all": range(len(rows))}
+    assert chosen.images.image_shape == (8, 8, 3)
+    assert chosen.labels.dtype == np.int32
+    np.testing.assert_array_equal(chosen.labels, dataset.labels[rows])
+    assert list(chosen.ids) == [dataset.ids[row] for row in rows]
+    places = np.random.default_rng(0).permutation(len(rows))
+    pictures = chosen.images[places]
+    assert pictures.shape == (len(rows), 8, 8, 3)
+    np.testing.assert_array_equal(pictures, dataset.images[rows[places]])
+
+
+def test_subset_fetches_only_what_is_asked_for(tiny, monkeypatch):
+    chosen = subset(load_dataset("tiny", tiny[0], in_memory=False), np.arange(10, 40))
+    calls = []
+    monkeypatch.setattr(
+        "kdhash.data.sources.decode_picture", lambda *args: calls.append(0) or decode_picture(*args)
+    )
+    assert not calls
+    chosen.images[np.array([3, 29])]
+    assert len(calls) == 2
+
+
+def test_subset_fingerprint_is_of_the_parent_and_the_rows(tiny, tmp_path, write_random):
+    dataset = load_dataset("tiny", tiny[0])
+    write_random(tmp_path, seed=1)
+    rows = np.array([5, 2, 9])
+    expected = hashlib.sha256(dataset.fingerprint.encode() + np.array([5, 2, 9], "<i8").tobytes()).hexdigest()
+    for kind in (np.int64, np.int32, np.uint8, ">i8"):
+        assert subset(dataset, rows.astype(kind)).fingerprint == expected
+    others = {
+        dataset.fingerprint,
+        subset(dataset, rows[::-1]).fingerprint,
+        subset(dataset, rows[:2]).fingerprint,
+        subset(dataset, np.arange(42)).fingerprint,
+        subset(load_dataset("tiny", tmp_path), rows).fingerprint,
+    }
+    assert len(others | {expected}) == 6
+
+
+def test_subset_of_a_subset_and_in_batches(tiny):
+    dataset = load_dataset("tiny", tiny[0])
+    inner = subset(subset(dataset, np.arange(41, 9, -1)), np.array([0, 31, 5]))
+    assert list(inner.ids) == [dataset.ids[row] for row in (41, 10, 36)]
+    np.testing.assert_array_equal(inner.images[np.arange(3)], dataset.images[np.array([41, 10, 36])])
+
+    def fetch(rows):
+        return {"image": inner.images[rows], "label": inner.labels[rows]}
+
+    batch = batches(fetch, np.arange(3), batch_size=3, seed=0)[0]
+    assert sorted(batch["label"]) == sorted(dataset.labels[[41, 10, 36]])
+
+
+def test_subset_does_not_change_with_the_callers_rows(tiny):
+    dataset = load_dataset("tiny", tiny[0])
+    rows = np.array([3, 1])
+    chosen = subset(dataset, rows)
+    rows[:] = 0
+    np.testing.assert_array_equal(chosen.images[np.arange(2)], dataset.images[np.array([3, 1])])
+
+
+def test_subset_refuses_bad_rows(tiny):
+    dataset = load_dataset("tiny", tiny[0])
+    for rows in ([42], [-1]):
+        with pytest.raises(IndexError, match="data set of 42"):
+            subset(dataset, np.array(rows))
+    for rows in ([0.5], [[1]], [True]):
+        with pytest.raises(ValueError, match="vector of integers"):
+            subset(dataset, np.array(rows))
+    with pytest.raises(ValueError, match="rows names 2 rows twice or more, 4 first"):
+        subset(dataset, np.array([9, 4, 1, 4, 9]))
+    with pytest.raises(IndexError, match="data set of 2"):
+        subset(dataset, np.array([9, 4])).images[np.array([2])]
 
 
 def test_digits():
