@@ -159,7 +159,7 @@ def _neighbours(rows: Float[Array, "batch width"]) -> Float[Array, "batch batch"
     norms = jnp.sum(units * rows, axis=-1, keepdims=True)  # with gradient 0 for a zero row
     units = units * (norms / (norms + 1e-7))
     cosines = jnp.matmul(units, units.T, precision=EXACT)
-    similarities = jnp.maximum((cosines + 1) / 2, 0.0)  # rounding makes cosines of opposite rows less than -1
+    similarities = jnp.maximum((cosines + 1) / 2, 0.0)  # rounding may bring a cosine below -1
     return similarities / jnp.sum(similarities, axis=1, keepdims=True)
 
 

@@ -12,7 +12,7 @@ import pytest
 from jax.test_util import check_grads
 
 from kdhash import losses
-from tests.losses.test_generic_kd import case_of, close, over_eight_devices
+from tests.losses.vectors import case_of, close, over_eight_devices
 
 CASES = ("c0", "c1", "c2")
 LOSSES = {
@@ -63,7 +63,6 @@ def code_results(o, logits):
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients(vectors, case, bits):
     o = case_of(vectors, case)
-    relative, absolute = (2e-5, 1e-7) if bits == 32 else (1e-9, 1e-12)
     with jax.enable_x64(bits == 64):
 
         def both(student, logits):
@@ -74,12 +73,12 @@ def test_values_and_gradients(vectors, case, bits):
         for name in LOSSES:
             value, gradient = features[name]
             assert gradient.dtype == f"float{bits}"
-            close(value, o[f"feat.{name}.loss"], relative, absolute)
-            close(gradient, o[f"feat.{name}.grad_student"], relative, absolute)
+            close(value, o[f"feat.{name}.loss"])
+            close(gradient, o[f"feat.{name}.grad_student"])
             value, (gradient, logit_gradient) = codes[name]
-            close(value, o[f"codes.{name}.loss"], relative, absolute)
-            close(gradient, o[f"codes.{name}.grad_codes"], relative, absolute)
-            close(logit_gradient, o[f"codes.{name}.grad_logits"], relative, absolute)
+            close(value, o[f"codes.{name}.loss"])
+            close(gradient, o[f"codes.{name}.grad_codes"])
+            close(logit_gradient, o[f"codes.{name}.grad_logits"])
 
 
 def test_plain_and_under_vmap_the_same(vectors):
@@ -89,9 +88,9 @@ def test_plain_and_under_vmap_the_same(vectors):
     results = jax.jit(jax.vmap(partial(feature_results, o)))(stack)
     for name, (values, gradients) in results.items():
         teacher = o["teacher_feat_same_width" if name in SAME_WIDTH else "teacher_feat"]
-        close(LOSSES[name](student, teacher), o[f"feat.{name}.loss"], 2e-5, 1e-7)
-        close(values[1], o[f"feat.{name}.loss"], 2e-5, 1e-7)
-        close(gradients[1], o[f"feat.{name}.grad_student"], 2e-5, 1e-7)
+        close(LOSSES[name](student, teacher), o[f"feat.{name}.loss"])
+        close(values[1], o[f"feat.{name}.loss"])
+        close(gradients[1], o[f"feat.{name}.grad_student"])
         assert abs(values[1] - values[2]) > 1e-5
 
 
@@ -100,8 +99,8 @@ def test_over_eight_devices_the_global_value_and_gradient(vectors):
     results = jax.jit(partial(feature_results, o))(over_eight_devices(o["student_feat"]))
     for name, (value, gradient) in results.items():
         assert len(gradient.sharding.device_set) == 8
-        close(value, o[f"feat.{name}.loss"], 2e-5, 1e-7)
-        close(gradient, o[f"feat.{name}.grad_student"], 2e-5, 1e-7)
+        close(value, o[f"feat.{name}.loss"])
+        close(gradient, o[f"feat.{name}.grad_student"])
 
 
 def test_rkd_weights():
@@ -184,13 +183,6 @@ def test_where_all_rows_coincide_nothing_moves(name):
     np.testing.assert_array_equal(jax.jit(jax.grad(ALL[name]))(jnp.ones((5, 4)), jnp.float32(T)), 0)
 
 
-def test_opposite_codes_are_no_neighbours():
-    # float32 cosines of opposite rows may come out below -1, and the logarithm of a negative number is not one
-    codes = np.where(np.random.default_rng(1).normal(size=(40, 48)) > 0, 0.3, -0.3)
-    pairs = jnp.float32(np.stack([codes, -codes], axis=1))
-    np.testing.assert_allclose(jax.jit(jax.vmap(losses.pkt))(pairs, pairs), 0, atol=1e-6)
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_no_gradient_into_the_teacher(name):
     gradient = jax.jit(jax.grad(ALL[name], argnums=1))(jnp.float32(S), jnp.float32(T))
@@ -199,7 +191,7 @@ def test_no_gradient_into_the_teacher(name):
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "crd"])
 def test_zero_for_the_teacher_itself(name):
-    assert ALL[name](jnp.float32(T), jnp.float32(T)) == pytest.approx(0, abs=1e-6)
+    assert jax.jit(ALL[name])(jnp.float32(T), jnp.float32(T)) == pytest.approx(0, abs=1e-6)
 
 
 def slow_crd(s, t, temperature, items):
