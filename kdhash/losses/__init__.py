@@ -1,6 +1,7 @@
 """Pure functions of arrays: no config, no state, no input or output, no collectives."""
 
 from kdhash.losses.brcd import (
+    MASK_RULES,
     bit_masks,
     brcd_distillation,
     brcd_loss,
@@ -8,6 +9,16 @@ from kdhash.losses.brcd import (
     offset_alpha,
     same_cluster,
     same_cluster_published,
+)
+from kdhash.losses.centers import (
+    csq,
+    dpn,
+    greedyhash,
+    hadamard_centers,
+    item_centers,
+    label_cross_entropy,
+    orthohash,
+    ternary,
 )
 from kdhash.losses.contrastive import bernoulli_kl, cibhash_loss, info_nce, nt_xent
 from kdhash.losses.distillation import (
@@ -35,11 +46,31 @@ from kdhash.losses.relational import (
     similarity_preserving_published,
 )
 from kdhash.losses.similarity import cosine, cosine_matrix, relational_distillation, unit_rows
+from kdhash.losses.supervised import SUPERVISED, SupervisedLoss, bihalf_supervised
+from kdhash.losses.unsupervised import (
+    HalfGaussians,
+    bihalf,
+    bihalf_codes,
+    cosine_distances,
+    distance_histogram,
+    fit_half_gaussians,
+    greedyhash_unsupervised,
+    half_pairs_cosine,
+    similarity_structure,
+    ssdh,
+)
 
 __all__ = [
+    "MASK_RULES",
+    "HalfGaussians",
+    "SUPERVISED",
+    "SupervisedLoss",
     "attention_entropy",
     "balance",
     "bernoulli_kl",
+    "bihalf",
+    "bihalf_codes",
+    "bihalf_supervised",
     "bit_masks",
     "brcd_distillation",
     "brcd_loss",
@@ -48,20 +79,32 @@ __all__ = [
     "code_kl",
     "cosine",
     "cosine_distance",
+    "cosine_distances",
     "cosine_matrix",
     "crd",
     "cross_entropy",
+    "csq",
     "dhn",
+    "distance_histogram",
+    "dpn",
     "dpsh",
     "dsh",
     "feature_regression",
+    "fit_half_gaussians",
+    "greedyhash",
+    "greedyhash_unsupervised",
+    "hadamard_centers",
+    "half_pairs_cosine",
     "hashnet",
     "hinton_loss",
     "info_nce",
+    "item_centers",
     "kl_divergence",
+    "label_cross_entropy",
     "nearest_center",
     "nt_xent",
     "offset_alpha",
+    "orthohash",
     "pkt",
     "quantization",
     "relational_distillation",
@@ -73,10 +116,13 @@ __all__ = [
     "share_a_label",
     "similarity_preserving",
     "similarity_preserving_published",
+    "similarity_structure",
     "smooth_l1",
     "soft_cross_entropy",
     "squared_error",
+    "ssdh",
     "straight_through_sign",
+    "ternary",
     "unit_rows",
     "write_memory",
 ]

@@ -41,7 +41,7 @@ def dpsh(
 ) -> Float[Array, ""]:
     """mean over pairs of log(1 + e^theta) - s theta, theta = <u_i, u_j> / 2, and the weighted mean((u - sign u)^2).
 
-    Source: DPSH (Li, Wang and Kang, IJCAI 2016, arXiv 1511.03855), equation 4, with means in place of sums.
+    Source: DPSH (Li, Wang and Kang, IJCAI 2016, arXiv 1511.03855), with means in place of its sums.
     """
     others, similar = _pairs(u, labels, memory, two_sided)
     likelihood = _likelihood(inner_products(u, others) / 2, similar, balanced)
@@ -59,7 +59,7 @@ def dhn(
 ) -> Float[Array, ""]:
     """The likelihood of `dpsh`, and the weighted mean(log cosh(|u| - 1)).
 
-    Source: DHN (Zhu, Long, Wang and Cao, AAAI 2016), equations 5 and 8, with means in place of sums.
+    Source: DHN (Zhu, Long, Wang and Cao, AAAI 2016), with means in place of its sums.
     """
     others, similar = _pairs(u, labels, memory, two_sided)
     likelihood = _likelihood(inner_products(u, others) / 2, similar, balanced)
@@ -80,7 +80,7 @@ def dsh(
     """mean over pairs of d / 2 for similar, max(2 bits - d, 0) / 2 for dissimilar, and the weighted mean(|1 - |u||).
 
     d is the squared Euclidean distance of the outputs, which for codes is 4 times the Hamming distance. Source: DSH (Liu, Wang,
-    Shan and Chen, CVPR 2016), equation 4 with margin 2 bits, with means in place of sums.
+    Shan and Chen, CVPR 2016) with its margin of 2 bits, with means in place of its sums.
     """
     others, similar = _pairs(u, labels, memory, two_sided)
     # Not by differences: a batch against a memory would be an array of batch times items times bits.
@@ -99,15 +99,17 @@ def hashnet(
     balanced: bool = True,
     scale: float = 1.0,
     slope: float = 0.1,
+    quantization_weight: float = 0.0,
 ) -> Float[Array, ""]:
     """The balanced mean over pairs of log(1 + e^x) - s x, x = slope <v_i, v_j>, v = tanh(scale u); a memory holds v, not u.
 
-    Training raises `scale` step by step (continuation), so that v tends to the codes. Source: HashNet (Cao, Long, Wang and Yu,
-    ICCV 2017, arXiv 1702.00758), equation 4 and section 3.2.
+    And the weighted mean((|v| - 1)^2), which its source has not. Training raises `scale` step by step (continuation), so that v
+    tends to the codes. Source: HashNet (Cao, Long, Wang and Yu, ICCV 2017, arXiv 1702.00758).
     """
     v = jnp.tanh(scale * u)
     others, similar = _pairs(v, labels, memory, two_sided)
-    return _likelihood(slope * inner_products(v, others), similar, balanced)
+    likelihood = _likelihood(slope * inner_products(v, others), similar, balanced)
+    return likelihood + quantization_weight * quantization(v)
 
 
 def inner_products(
