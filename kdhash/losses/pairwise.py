@@ -135,7 +135,7 @@ def _pair_mean(terms: Array, similar: Array, balanced: bool) -> Float[Array, ""]
     """The mean; balanced, the sum of the means of the similar and of the dissimilar pairs, 0 for a kind that is absent."""
     if not balanced:
         return jnp.mean(terms)
-    count = jnp.sum(similar, dtype=terms.dtype)
+    count = jnp.sum(similar)  # an integer: half precision counts to 256 only
     means = [
         jnp.sum(jnp.where(kind, terms, 0)) / jnp.maximum(number, 1)
         for kind, number in ((similar, count), (~similar, similar.size - count))

@@ -118,7 +118,7 @@ def fit_half_gaussians(distances: Float[Array, "*shape"]) -> HalfGaussians:
 
     def std(side):
         squares = jnp.sum(jnp.where(side, (distances - mode) ** 2, 0))
-        return jnp.sqrt(squares / jnp.maximum(jnp.sum(side, dtype=distances.dtype), 1))
+        return jnp.sqrt(squares / jnp.maximum(jnp.sum(side), 1))
 
     return HalfGaussians(mode, std(left), std(~left))
 
