@@ -31,6 +31,14 @@ class Network(NamedTuple):
     variables: Any
 
 
+class Misfit(NamedTuple):
+    """A network that the weights are not of; the least is the nearest."""
+
+    gaps: int  # names missing and left over
+    shapes: int  # that do not fit, where all names do
+    text: str
+
+
 def recognize(
     source: Source,
     state: Mapping[str, np.ndarray],
@@ -44,9 +52,11 @@ def recognize(
 
     `inputs`, 'pictures' or 'tokens', chooses between the towers of a file that holds both.
     Raises ValueError where nothing fits (with the nearest network, its gaps and leftovers) or where several published
-    networks fit that want different preprocessing (then name one as `variant`).
+    networks fit that differ in their sizes (padding and epsilon are sizes too) or in the preprocessing that they want (then
+    name one as `variant`).
     """
-    found, misfits = [], []
+    found: list[tuple[Network, NameMap]] = []
+    misfits: list[Misfit] = []
     families = [family for family in FAMILIES.values() if family.inputs == inputs]
     for family, candidate, name in _candidates(families, source.config, arch, sizes, variant):
         published = family.variants[name].dialects if name else ()
@@ -54,30 +64,51 @@ def recognize(
             if published and dialect not in published:
                 continue
             names = spoken.names(**candidate)
-            stripped, missing, extra = _compare(names, spoken, state)
+            title = f"{name or family.name} ({dialect})"
+            try:
+                stripped, missing, extra = _compare(names, spoken, state)
+            except ValueError as error:
+                misfits.append(Misfit(0, 1, f"{title}: {error}"))
+                continue
             if missing or extra:
-                misfits.append(
-                    (len(missing) + len(extra), f"{name or family.name} ({dialect})", missing, extra)
-                )
+                misfits.append(Misfit(len(missing) + len(extra), 0, f"{title}: {_gaps(missing, extra)}"))
                 continue
             try:
-                classes, variables = _fill(family, candidate, names, stripped, str(source.path))
+                classes, variables = _fill(family, candidate, names, stripped, title)
             except ValueError as error:
-                misfits.append((0, f"{name or family.name} ({dialect})", [str(error)], []))
+                misfits.append(Misfit(0, str(error).count(" gives shape "), str(error)))
                 continue
-            found.append(
-                Network(family.name, family.arch, dict(candidate), classes, name, dialect, None, variables)
+            network = Network(
+                family.name, family.arch, dict(candidate), classes, name, dialect, None, variables
             )
+            found.append((network._replace(preprocessing=_preprocessing(source, network)), names))
             break
     if not found:
-        raise ValueError(_nothing_fits(source, misfits))
-    wanted = {network.variant: _preprocessing(source, network) for network in found}
-    if len(set(wanted.values())) > 1:
-        several = ", ".join(str(name) for name in wanted)
-        raise ValueError(
-            f"{source.path} fits {several}, which want different pictures: name one as 'variant'"
+        raise ValueError(f"{source.path}: the weights fit no known network; nearest is {min(misfits).text}")
+    _one_meaning(source, found)
+    return found[0][0]
+
+
+def _one_meaning(source: Source, found: list[tuple[Network, NameMap]]) -> None:
+    """Raises ValueError where one file would give different outputs as one or another of the networks that it fits."""
+    networks = [network for network, _ in found]
+    modules = [
+        make_backbone(network.arch, **network.sizes) for network in networks
+    ]  # default sizes filled in
+    differing = [
+        what
+        for what, values in (
+            ("sizes", modules),
+            ("preprocessing", [network.preprocessing for network in networks]),
+            ("names", [names for _, names in found]),
         )
-    return found[0]._replace(preprocessing=wanted[found[0].variant])
+        if any(value != values[0] for value in values)
+    ]
+    if differing:
+        raise ValueError(
+            f"{source.path} fits {', '.join(str(network.variant) for network in networks)}, which differ in "
+            f"{' and '.join(differing)}: name one as 'variant'"
+        )
 
 
 def _candidates(
@@ -105,11 +136,19 @@ def _candidates(
         for family in named:
             yield family, family.variants[variant].sizes, variant
         return
-    exact = config.get("architecture", "")  # timm's config.json
-    for family in families:
-        if exact in family.variants:
+    if "architecture" in config:  # timm's config.json
+        exact = str(config["architecture"]).partition(".")[
+            0
+        ]  # 'resnet50.a1_in1k': the tag names the training
+        named = [family for family in families if exact in family.variants]
+        if not named:
+            raise ValueError(
+                f"config.json: architecture {exact!r} is unknown ('python -m kdhash teachers' lists those that are known); "
+                "if it is one of them by another name, give that as 'variant', or else its 'arch' and 'sizes'"
+            )
+        for family in named:
             yield family, family.variants[exact].sizes, exact
-            return
+        return
     kind = config.get("model_type")
     described = [family for family in families if kind in family.model_types]
     for family in described:
@@ -118,7 +157,7 @@ def _candidates(
             yield family, sizes, _published_name(family, sizes)
     if described:
         return
-    if kind is not None and "architecture" not in config:
+    if kind is not None:
         kinds = sorted({kind for family in families for kind in family.model_types})
         raise ValueError(f"config.json: model_type {kind!r} is unknown; known are {', '.join(kinds)}")
     for family in families:
@@ -156,7 +195,7 @@ def _fill(
     sizes: Mapping[str, Any],
     names: NameMap,
     state: dict[str, np.ndarray],
-    where: str,
+    title: str,
 ) -> tuple[int | None, Any]:
     head = {target: source for target, source in names.items() if target.startswith(HEAD)}
     biases = [several(source)[0] for target, (source, _) in head.items() if target.endswith("/bias")]
@@ -165,7 +204,7 @@ def _fill(
         names = {target: source for target, source in names.items() if target not in head}
     module = make_backbone(family.arch, classes=classes, **sizes)
     template = jax.eval_shape(lambda: module.init(jax.random.key(0), example_input(family)))
-    return classes, convert(state, names, template, source=where)
+    return classes, convert(state, names, template, source=title)
 
 
 def example_input(family: Family, size: int = 224) -> jax.Array:
@@ -186,11 +225,9 @@ def _preprocessing(source: Source, network: Network) -> Preprocessing | None:
     return FAMILIES[network.family].variants[network.variant].preprocessing
 
 
-def _nothing_fits(source: Source, misfits: list[tuple[int, str, list[str], list[str]]]) -> str:
-    _, name, missing, extra = min(misfits)
-    parts = [
+def _gaps(missing: list[str], extra: list[str]) -> str:
+    return "; ".join(
         f"{what}: {', '.join(names[:LISTED])}{f' and {len(names) - LISTED} more' if len(names) > LISTED else ''}"
         for what, names in (("missing from the file", missing), ("left over in the file", extra))
         if names
-    ]
-    return f"{source.path}: the weights fit no known network; nearest is {name}: {'; '.join(parts)}"
+    )

@@ -2,16 +2,12 @@
 
 import json
 
-import jax
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from kdhash.__main__ import main
-from kdhash.models.backbones import make_backbone
-from kdhash.teachers.families import FAMILIES
-from kdhash.teachers.recognize import recognize
 from kdhash.teachers.sources import find_source, read_state
 
 RNG = np.random.default_rng(0)
@@ -98,73 +94,6 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_state(find_source(str(tmp_path / name)))
-
-
-def test_weights_of_no_known_network_name_the_nearest(tmp_path):
-    safetensors.numpy.save_file(arrays("conv1.weight", "strange"), tmp_path / "m.safetensors")
-    source = find_source(str(tmp_path / "m.safetensors"))
-    with pytest.raises(
-        ValueError, match=r"fit no known network; nearest is .*left over in the file: .*strange"
-    ):
-        recognize(source, read_state(source))
-    with pytest.raises(ValueError, match="variant 'resnet17' is unknown"):
-        recognize(source, read_state(source), variant="resnet17")
-
-
-def test_a_timm_folder_says_what_pictures_it_wants(shared, tmp_path):
-    state = read_state(find_source(str(shared / "weights" / "squeezenet1_0.pth")))
-    safetensors.numpy.save_file(
-        {name: np.ascontiguousarray(array) for name, array in state.items()}, tmp_path / "model.safetensors"
-    )
-    wants = {"input_size": [3, 192, 192], "crop_pct": 1.0, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-    config = {"architecture": "squeezenet1_0", "pretrained_cfg": wants}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    source = find_source(str(tmp_path))
-    network = recognize(source, read_state(source))
-    assert (network.variant, network.preprocessing.size) == ("squeezenet1_0", 192)
-    assert network.preprocessing.std == (0.4, 0.5, 0.6)
-
-
-def test_one_file_that_fits_several_networks_must_be_named(shared, monkeypatch):
-    family = FAMILIES["squeezenet"]
-    first = family.variants["squeezenet1_0"]
-    twin = first._replace(preprocessing=first.preprocessing._replace(interpolation="bicubic"))
-    monkeypatch.setitem(FAMILIES, "squeezenet", family._replace(variants={**family.variants, "twin": twin}))
-    source = find_source(str(shared / "weights" / "squeezenet1_0.pth"))
-    state = read_state(source)
-    with pytest.raises(ValueError, match=r"fits squeezenet1_0, twin, which want different pictures"):
-        recognize(source, state)
-    assert recognize(source, state, variant="twin").preprocessing.interpolation == "bicubic"
-
-
-@pytest.mark.parametrize("dialect", ["huggingface", "torchvision"])
-def test_the_names_in_a_file_tell_whose_mobilenet_it_is(tmp_path, dialect):
-    names = FAMILIES["mobilenet_v2"].dialects[dialect].names()
-    net = make_backbone("mobilenet_v2", classes=3)
-    template = jax.eval_shape(lambda: net.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32)))
-    leaves = {
-        "/".join(key.key for key in path): leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(template)[0]
-    }
-    back = {"keep": (0,), "dense": (1, 0), "conv": (3, 2, 0, 1)}
-    state = {
-        source: np.zeros([leaves[target].shape[i] for i in back[how]], np.float32)
-        for target, (source, how) in names.items()
-    }
-    safetensors.numpy.save_file(state, tmp_path / "m.safetensors")
-    source = find_source(str(tmp_path / "m.safetensors"))
-    wanted = {"huggingface": "mobilenet_v2_1.0_224", "torchvision": "mobilenet_v2"}
-    assert recognize(source, state).variant == wanted[dialect]
-    headless = {name: array for name, array in state.items() if not name.startswith("classifier")}
-    assert recognize(source, headless).classes is None
-
-
-def test_unknown_model_types_are_named(tmp_path):
-    sharded(tmp_path / "m")
-    (tmp_path / "m" / "config.json").write_text('{"model_type": "llama"}')
-    source = find_source(str(tmp_path / "m"))
-    with pytest.raises(ValueError, match=r"model_type 'llama' is unknown; known are .*mobilenet_v1"):
-        recognize(source, read_state(source))
 
 
 def test_command_lists_networks_and_checks_files(shared, tmp_path, capsys):

@@ -22,12 +22,16 @@ class Dialect(NamedTuple):
     others: tuple[str, ...] = ()
 
     def weights(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of a state dict that belong to this network, under the names of its table."""
-        return {
-            name.removeprefix(self.prefix): array
-            for name, array in state.items()
-            if not name.startswith(self.others) and not name.endswith(self.ignore)
-        }
+        """Those of a state dict that belong to this network, under the names of its table. Raises ValueError where a file
+        holds a weight with the prefix and without it."""
+        own = [name for name in state if not name.startswith(self.others) and not name.endswith(self.ignore)]
+        weights = {name.removeprefix(self.prefix): state[name] for name in own}
+        if len(weights) < len(own):
+            twice = ", ".join(name for name in weights if name in own and f"{self.prefix}{name}" in own)
+            raise ValueError(
+                f"the file holds {twice} with the prefix {self.prefix!r} and without it; keep one of each"
+            )
+        return weights
 
 
 class Variant(NamedTuple):
