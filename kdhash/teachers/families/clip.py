@@ -107,7 +107,12 @@ def siglip_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def text_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     """The text tower's sizes in a config.json of both towers, or of its own. Raises ValueError for what is not known."""
-    defaults = {"hidden_act": "quick_gelu", "hidden_size": 512, "num_attention_heads": 8}
+    defaults = {
+        "hidden_act": "quick_gelu",
+        "hidden_size": 512,
+        "num_attention_heads": 8,
+        "intermediate_size": 2048,
+    }
     tower = defaults | _tower(config, "text_config")
     sizes = encoder_sizes(tower, patch=0, image_size=0, epsilon=1e-5)
     end = tower.get("eos_token_id", 49407)

@@ -76,18 +76,19 @@ def sizes_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes of a config.json. Raises ValueError for what this network cannot express."""
     if not config.get("use_mask_token", True):
         raise ValueError("config.json: use_mask_token is false; only true is known")
-    sizes = encoder_sizes(config, patch=14, image_size=224, epsilon=1e-6)
+    registered = config["model_type"] == REGISTERED
+    # transformers' two classes differ in the patches that a config.json without their size means, and in antialiasing.
+    sizes = encoder_sizes(config, patch=16 if registered else 14, image_size=224, epsilon=1e-6)
     hidden = int(sizes["width"] * config.get("mlp_ratio", 4))
     if config.get("use_swiglu_ffn"):
         sizes["activation"] = "swiglu"
         hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
-    registers = config.get("num_register_tokens", 4) if config["model_type"] == REGISTERED else 0
     classifies = any("Classification" in name for name in config.get("architectures") or ())
     return sizes | {
         "hidden": hidden,
         "layer_scale": True,
-        "registers": registers,
-        "antialias": bool(registers),  # transformers' two classes differ in it
+        "registers": config.get("num_register_tokens", 4) if registered else 0,
+        "antialias": registered,
         "pool": "token_mean" if classifies else "token",
     }
 
@@ -105,7 +106,9 @@ def _variants(registers: int) -> dict[str, Variant]:
         variants[f"vit_{size}_patch14{mark}_dinov2"] = Variant(timm, whole, ("timm",))
         sizes["antialias"] = bool(registers)
         variants[f"dinov2_vit{size[0]}14{mark}"] = Variant(sizes, cut, ("facebookresearch",))
-        variants[f"facebook/dinov2{middle}-{size}"] = Variant(sizes, cut, ("huggingface",))
+        variants[f"facebook/dinov2{middle}-{size}"] = Variant(
+            sizes, cut._replace(cut="floor"), ("huggingface",)
+        )
     return variants
 
 

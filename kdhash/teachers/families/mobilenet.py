@@ -107,10 +107,10 @@ def v1_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes of a config.json. Raises ValueError for what this network cannot express."""
     _check(config, {"hidden_act": "relu6"})
     return {
-        "multiplier": config["depth_multiplier"],
-        "min_width": config["min_depth"],
-        "same_padding": config["tf_padding"],
-        "epsilon": config["layer_norm_eps"],
+        "multiplier": config.get("depth_multiplier", 1.0),
+        "min_width": config.get("min_depth", 8),
+        "same_padding": config.get("tf_padding", True),
+        "epsilon": config.get("layer_norm_eps", 1e-3),
     }
 
 
@@ -118,9 +118,9 @@ def v2_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes of a config.json. Raises ValueError for what this network cannot express."""
     _check(config, {"hidden_act": "relu6", "output_stride": 32, "first_layer_is_expansion": True})
     return v1_sizes(config) | {
-        "divisor": config["depth_divisible_by"],
-        "expansion": config["expand_ratio"],
-        "wide_output": config["finegrained_output"],
+        "divisor": config.get("depth_divisible_by", 8),
+        "expansion": config.get("expand_ratio", 6.0),
+        "wide_output": config.get("finegrained_output", True),
     }
 
 

@@ -63,16 +63,16 @@ def _hf_unit(target: str, source: str) -> dict[str, tuple[str, str]]:
 def sizes_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes of a config.json. Raises ValueError for forms of ResNet that transformers can express and this cannot."""
     basic = config.get("layer_type", "bottleneck") == "basic"
-    hidden = config["hidden_sizes"]
+    hidden = config.get("hidden_sizes", (256, 512, 1024, 2048))
     if config.get("downsample_in_bottleneck") or config.get("downsample_in_first_stage"):
         raise ValueError("config.json: downsample_in_bottleneck and downsample_in_first_stage must be false")
     if config.get("hidden_act", "relu") != "relu":
         raise ValueError(f"config.json: hidden_act is {config['hidden_act']!r}; only 'relu' is known")
     return {
-        "depths": tuple(config["depths"]),
+        "depths": tuple(config.get("depths", (3, 4, 6, 3))),
         "block": "basic" if basic else "bottleneck",
         "widths": tuple(hidden) if basic else tuple(width // 4 for width in hidden),
-        "stem_width": config["embedding_size"],
+        "stem_width": config.get("embedding_size", 64),
     }
 
 

@@ -128,12 +128,11 @@ def encoder_sizes(
     activation = config.get("hidden_act", "gelu")
     if activation not in ACTIVATIONS:
         raise ValueError(f"config.json: hidden_act is {activation!r}; known are {', '.join(ACTIVATIONS)}")
-    width = config.get("hidden_size", 768)
     return {
-        "width": width,
+        "width": config.get("hidden_size", 768),
         "depth": config.get("num_hidden_layers", 12),
         "heads": config.get("num_attention_heads", 12),
-        "hidden": config.get("intermediate_size", 4 * width),
+        "hidden": config.get("intermediate_size", 3072),
         "patch": config.get("patch_size", patch),
         "image_size": config.get("image_size", image_size),
         "activation": ACTIVATIONS[activation],
@@ -159,7 +158,7 @@ def shape(size: str, **changes: Any) -> dict[str, Any]:
 def _timm(size: str, patch: int, pixels: int, preprocessing: Preprocessing, **changes: Any) -> Variant:
     """timm cuts the middle 90 % of pictures of 224 pixels and all of those of 384."""
     shorter = math.floor(pixels / (0.9 if pixels == 224 else 1.0))
-    wanted = preprocessing._replace(size=pixels, resize=shorter, interpolation="bicubic")
+    wanted = preprocessing._replace(size=pixels, resize=shorter, interpolation="bicubic", cut="round")
     sizes = shape(size, patch=patch, image_size=pixels, antialias=True, **changes)
     return Variant(sizes, wanted, ("timm",))
 
@@ -231,7 +230,7 @@ DEIT = Family(
         **{
             f"facebook/deit-{size}-distilled-patch16-224": Variant(
                 shape(size, epsilon=1e-12, **TWO),
-                IMAGENET._replace(interpolation="bicubic"),
+                IMAGENET._replace(interpolation="bicubic", squash=True, cut="floor"),
                 ("huggingface",),
             )
             for size in ("tiny", "small", "base")
