@@ -1,6 +1,7 @@
 """The tools: python -m kdhash COMMAND. Training runs are `python -m kdhash.main`."""
 
 import argparse
+import os
 import sys
 
 
@@ -19,7 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     teachers_cli.add_parser(commands)
     features_cli.add_parser(commands)
     args = parser.parse_args(argv)
-    return args.run(args)
+    try:
+        return args.run(args)
+    except BrokenPipeError:  # `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

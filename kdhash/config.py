@@ -1,16 +1,19 @@
 """Checks a config before any work starts. Every message names the field and says what to do."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from kdhash.methods.brcd import BASELINES, MASK_RULES
+from kdhash.methods.unsupervised import BASES
 from kdhash.models.backbones import BACKBONES
 from kdhash.teachers.registry import DTYPES
 from kdhash.teachers.sources import find_source
+from kdhash.teachers.views import recipe_of
 
-PROTOCOLS = ("cifar10-1", "cifar10-2", "holdout")
+METHODS = ("dmth", "brcd")
+PROTOCOLS = ("cifar10-1", "cifar10-2", "cifar10-brcd", "holdout")
 FUSIONS = ("mean", "concat", "attention")
 STUDENT_ROWS = ("plain", "best_single", "fused")
 # Where things lie, not what is computed: a workdir may be continued with other values of these.
@@ -32,15 +35,21 @@ def check_config(config: ConfigDict, *, devices: int) -> None:
 
 
 def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
-    if config.method != "dmth":
-        yield f"config.method is {config.method!r}; the only method of this version is 'dmth'"
+    if config.method not in METHODS:
+        yield f"config.method is {config.method!r}; choose one of {', '.join(METHODS)}"
+        return
+    yield from _common_problems(config)
+    yield from {"dmth": _dmth_problems, "brcd": _brcd_problems}[config.method](config, devices)
+
+
+def _common_problems(config: ConfigDict) -> Iterator[str]:
     if config.bits <= 0 or config.bits % 8:
         yield f"config.bits is {config.bits}; codes are packed 8 bits a byte, so use a multiple of 8 such as 16, 32 or 64"
     if config.mapping not in ("jit", "pmap"):
         yield f"config.mapping is {config.mapping!r}; choose 'jit' or 'pmap'"
     if config.protocol not in PROTOCOLS:
         yield f"config.protocol is {config.protocol!r}; choose one of {', '.join(PROTOCOLS)}"
-    if config.validation_per_class < 5:
+    if config.validation_per_class < 5 and config.protocol != "cifar10-brcd":
         yield (
             f"config.validation_per_class is {config.validation_per_class}; forms and epochs are chosen on "
             "held-out images, one in five of them as queries, so hold out at least 5 a class"
@@ -50,6 +59,52 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
             f"config.data_dir: no data set {Path(config.data_dir) / config.dataset}; prepare it with "
             f"'python -m kdhash prepare', or set --config.data_dir to the folder that holds {config.dataset}/"
         )
+    if 0 not in config.evaluate.ks or min(config.evaluate.ks) < 0:
+        yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 0 (mAP over the whole database) and nothing below"
+    if config.features.get("dtype", "float32") not in DTYPES:
+        yield f"config.features.dtype is {config.features.dtype!r}; choose one of {', '.join(DTYPES)}"
+
+
+def _brcd_problems(config: ConfigDict, devices: int) -> Iterator[str]:
+    if 1000 not in config.evaluate.ks:
+        yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 1000, by which the rows are compared"
+    if not config.seeds or len(set(config.seeds)) != len(config.seeds):
+        yield f"config.seeds is {tuple(config.seeds)}; give one or more different numbers"
+    for name in ("teacher", "student"):
+        if name not in config.backbones:
+            yield f"config.backbones lacks {name!r}"
+            continue
+        yield from _weights_problems(f"config.backbones.{name}", config.backbones[name], config.weights_dir)
+    if config.features.contrast_views < 2:
+        yield f"config.features.contrast_views is {config.features.contrast_views}; two different views are drawn: give 2 or more"
+    if config.hasher.base not in BASES:
+        yield f"config.hasher.base is {config.hasher.base!r}; choose one of {', '.join(BASES)}"
+    clusters = config.clusters
+    if clusters.count < 0:
+        yield f"config.clusters.count is {clusters.count}; give their number, or 0 for the elbow of config.clusters.counts"
+    counts = tuple(clusters.counts)
+    if not clusters.count and (len(counts) < 3 or min(counts) < 2 or list(counts) != sorted(set(counts))):
+        yield f"config.clusters.counts is {counts}; give at least three, rising, from 2 on"
+    yield from _row_problems("student", config.student.rows, tuple(config.student.forms))
+    kinds = ("none", "brcd", *BASELINES)
+    for name, form in config.student.forms.items():
+        if form.kind not in kinds:
+            yield f"config.student.forms.{name}.kind is {form.kind!r}; choose one of {', '.join(kinds)}"
+        if form.kind == "brcd" and form.mask not in MASK_RULES:
+            yield f"config.student.forms.{name}.mask is {form.mask!r}; choose one of {', '.join(MASK_RULES)}"
+    if config.student.margins and "brcd" not in config.student.forms:
+        yield "config.student.margins needs a form 'brcd' in config.student.forms; give () for no study of masks"
+    yield from _batch_problems(
+        {
+            "features.batch_size": config.features.batch_size,
+            "hasher.schedule.batch_size": config.hasher.schedule.batch_size,
+        },
+        devices,
+    )
+    yield from _schedule_problems("hasher", config.hasher.schedule)
+
+
+def _dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
     yield from _teacher_problems(config)
     yield from _row_problems("teacher", config.teacher.rows, tuple(config.teacher.forms))
     yield from _row_problems("student", config.student.rows, STUDENT_ROWS)
@@ -57,8 +112,6 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
     if config.student.teacher not in fused:
         yield f"config.student.teacher is {config.student.teacher!r}; choose one of {', '.join(fused)}"
         return
-    if 0 not in config.evaluate.ks or min(config.evaluate.ks) < 0:
-        yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 0 (mAP over the whole database) and nothing below"
     for name, form in config.teacher.forms.items():
         if form.kind not in FUSIONS:
             yield f"config.teacher.forms.{name}.kind is {form.kind!r}; choose one of {', '.join(FUSIONS)}"
@@ -77,11 +130,11 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
     for row, source in needed.items():
         if row in config.student.rows and source not in config.teacher.rows:
             yield f"config.student.rows has {row!r}, which needs {source!r} in config.teacher.rows"
-    if config.features.get("dtype", "float32") not in DTYPES:
-        yield f"config.features.dtype is {config.features.dtype!r}; choose one of {', '.join(DTYPES)}"
     for view in config.features.views:
-        if not re.fullmatch(r"original|flip|augment\d+", view):
-            yield f"config.features.views names {view!r}; choose from original, flip, augment1, augment2, ..."
+        try:
+            recipe_of(view)
+        except ValueError as error:
+            yield f"config.features.views: {error}"
     mirrored = ("flip",) if config.student.augment.flip and set(config.student.rows) - {"plain"} else ()
     seen = [
         view for row in config.teacher.rows for view in config.teacher.forms.get(row, {"views": ()})["views"]
@@ -99,9 +152,7 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
     }
     if "pretrain" in config:
         sizes["pretrain.schedule.batch_size"] = config.pretrain.schedule.batch_size
-    for field, size in sizes.items():
-        if size <= 0 or size % devices:
-            yield f"config.{field} is {size}, which {devices} devices do not divide; use a multiple of {devices}"
+    yield from _batch_problems(sizes, devices)
     for part in ("pretrain", "teacher", "student"):
         if part in config:
             yield from _schedule_problems(part, config[part].schedule)
@@ -115,12 +166,23 @@ def _teacher_problems(config: ConfigDict) -> Iterator[str]:
             yield f"config.teachers.{name}: the name is taken by a form of fusion; choose another one"
         if "arch" in spec and spec.arch not in BACKBONES:
             yield f"config.teachers.{name}.arch is {spec.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"
-        if "pretrain" in config or spec.weights.startswith("hf://"):
-            continue  # not there yet: made, or fetched
-        try:
-            find_source(spec.weights, config.weights_dir)
-        except (FileNotFoundError, ValueError) as error:
-            yield f"config.teachers.{name}.weights: {error}"
+        if "pretrain" not in config:
+            yield from _weights_problems(f"config.teachers.{name}", spec, config.weights_dir)
+
+
+def _weights_problems(field: str, spec: ConfigDict, weights_dir: str) -> Iterator[str]:
+    if spec.weights.startswith("hf://"):
+        return  # not there yet: fetched
+    try:
+        find_source(spec.weights, weights_dir)
+    except (FileNotFoundError, ValueError) as error:
+        yield f"{field}.weights: {error}"
+
+
+def _batch_problems(sizes: dict[str, int], devices: int) -> Iterator[str]:
+    for field, size in sizes.items():
+        if size <= 0 or size % devices:
+            yield f"config.{field} is {size}, which {devices} devices do not divide; use a multiple of {devices}"
 
 
 def _row_problems(part: str, rows: tuple[str, ...], known: tuple[str, ...]) -> Iterator[str]:

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "teachers": ("models", "data"),
     "methods": ("models", "losses"),
     "training": ("methods.interface",),
-    "config": ("models", "teachers"),
+    "config": ("models", "teachers", "methods"),
 }
 FORBIDDEN = {"tensorflow", "torch", "clu"}
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -2,7 +2,7 @@
 
 A retrieval score means something only with its protocol; the same name, data and seed give the same rows for
 ever (rows are chosen by a hash of the pictures' ids). 'cifar10-1' and 'cifar10-2' are the field's
-two common CIFAR-10 splits, which differ by .1 in mAP.
+two common CIFAR-10 splits, which differ by .1 in mAP; 'cifar10-brcd' is that of unsupervised distillation.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ from kdhash.data.sources import ImageDataset
 from kdhash.data.stratify import pick_per_class
 
 PARTS = ("query", "database", "train", "validation")
-NAMES = ("cifar10-1", "cifar10-2", "holdout")
+NAMES = ("cifar10-1", "cifar10-2", "cifar10-brcd", "holdout")
+BRCD_VALIDATION = 500  # a class, of the official test pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +54,16 @@ class Protocol:
 def make_protocol(name: str, dataset: ImageDataset, *, seed: int, validation_per_class: int = 0) -> Protocol:
     """The protocol `name` on `dataset`:
 
-    | name      | query                      | database          | train                       | ks      |
-    |-----------|----------------------------|-------------------|-----------------------------|---------|
-    | cifar10-1 | 100 a class of all 60,000  | the other 59,000  | 500 a class of the database | all, 1000 |
-    | cifar10-2 | official test (10,000)     | official train    | the same 50,000             | 1000, all |
-    | holdout   | split 'test'               | split 'train'     | the same                    | 100, all  |
+    | name         | query                         | database          | train                       | ks      |
+    |--------------|-------------------------------|-------------------|-----------------------------|---------|
+    | cifar10-1    | 100 a class of all 60,000     | the other 59,000  | 500 a class of the database | all, 1000 |
+    | cifar10-2    | official test (10,000)        | official train    | the same 50,000             | 1000, all |
+    | cifar10-brcd | 500 a class of official test  | official train    | 500 a class of it           | 1000, all |
+    | holdout      | split 'test'                  | split 'train'     | the same                    | 100, all  |
 
     `validation_per_class` pictures of every class are taken out of `train` (for choosing epochs and forms);
-    they stay in the database. `seed` decides the drawn rows (for cifar10-2 and holdout only the validation).
+    they stay in the database. cifar10-brcd has its own instead: the other half of the official test pictures.
+    `seed` decides the drawn rows (for cifar10-2 and holdout only the validation).
     Raises ValueError for an unknown name, a data set that is not what the name says, and classes that are too
     small.
     """
@@ -85,18 +88,27 @@ def make_protocol(name: str, dataset: ImageDataset, *, seed: int, validation_per
             f"protocol {name!r}: {dataset.name!r} has {len(train)} train and {len(test)} test pictures"
         )
 
+    validation = np.empty(0, np.int64)
     if name == "cifar10-1":
         everything = np.arange(len(dataset), dtype=np.int64)
         query = pick_per_class(labels, ids, everything, 100, f"{name}/{seed}/query", classes)
         database = np.setdiff1d(everything, query)
         train = pick_per_class(labels, ids, database, 500, f"{name}/{seed}/train", classes)
         ks: tuple[int, ...] = (0, 1000)
+    elif name == "cifar10-brcd":
+        if validation_per_class not in (0, BRCD_VALIDATION):
+            raise ValueError(
+                f"validation_per_class is {validation_per_class}; {name!r} has {BRCD_VALIDATION} of its own"
+            )
+        database, ks = train, (1000, 0)
+        validation = pick_per_class(labels, ids, test, BRCD_VALIDATION, f"{name}/{seed}/validation", classes)
+        query = np.setdiff1d(test, validation)
+        train = pick_per_class(labels, ids, database, 500, f"{name}/{seed}/train", classes)
     else:
         query, database = test, train
         ks = (1000, 0) if name == "cifar10-2" else (100, 0)
 
-    validation = np.empty(0, np.int64)
-    if validation_per_class:
+    if name != "cifar10-brcd" and validation_per_class:
         smallest = np.bincount(labels[train], minlength=len(classes)).min()
         if not 0 < validation_per_class < smallest:
             raise ValueError(

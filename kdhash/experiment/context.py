@@ -1,6 +1,7 @@
 """What every stage of one run needs to know."""
 
 import dataclasses
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,36 @@ class Run:
             "mapping": self.config.mapping,
             "devices": self.mesh.devices.size,
             "device_kind": self.mesh.devices.flat[0].device_kind,
+        }
+
+    def facts(self, title: str, command: str) -> dict[str, Any]:
+        """What a report must say of a run beside its numbers."""
+        config, protocol, device = self.config, self.protocol, self.mesh.devices.flat[0]
+        return {
+            "title": title,
+            "method": config.method,
+            "dataset": config.dataset,
+            "protocol": {
+                "name": protocol.name,
+                "seed": protocol.seed,
+                "checksum": protocol.checksum,
+                **{
+                    part: len(getattr(protocol, part))
+                    for part in ("query", "database", "train", "validation")
+                },
+            },
+            "bits": config.bits,
+            "seed": config.seed,
+            "command": command,
+            "machine": {
+                "platform": platform.platform(),
+                "device": device.device_kind,
+                "device_count": int(self.mesh.devices.size),
+                "jax": jax.__version__,
+                "python": platform.python_version(),
+            },
+            "seconds": self.seconds,
+            "class_names": list(self.dataset.class_names),
         }
 
     def say(self, text: str) -> None:

@@ -82,7 +82,7 @@ def _evaluate(run, teachers, features, heads, students) -> Scores:
             note=f"{len(head.members)} networks, {len(head.views)} views",
             encode_ms=sum(network_ms[name] for name in head.members) * len(head.views),
             parameters=sum(teachers[name].parameters for name in head.members)
-            + _count(head.trained.variables),
+            + parameter_count(head.trained.variables),
             seconds=head.trained.seconds,
             accuracy=_accuracy(run, outputs["logits"]),
         )
@@ -99,12 +99,12 @@ def _evaluate(run, teachers, features, heads, students) -> Scores:
             codes,
             note=f"{run.config.student.arch} {_sizes(run)}",
             encode_ms=_student_ms(run, student),
-            parameters=_count(student.trained.variables),
+            parameters=parameter_count(student.trained.variables),
             seconds=student.trained.seconds,
             accuracy=None,
         )
     for label, packed in grids.items():
-        arrays["retrieval_grid"].append(_grid(run, label, packed))
+        arrays["retrieval_grid"].append(retrieved(run, label, packed))
     _feature_rows(run, features, heads, fused_outputs, network_ms, rows, add)
     fused = fused_outputs.get(run.config.student.teacher)
     if fused is not None:
@@ -187,19 +187,20 @@ def _sizes(run: Run) -> str:
     return " ".join(f"{name} {value}" for name, value in run.config.student.sizes.items())
 
 
-def _count(variables: Any) -> int:
+def parameter_count(variables: Any) -> int:
+    """Of all that is trained, or frozen, in 'params'."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def _encode_ms(run: Run, teacher: Teacher) -> float:
-    return _time_ms(run, jax.jit(teacher.apply), teacher.variables)
+    return milliseconds_an_image(run, jax.jit(teacher.apply), teacher.variables)
 
 
 def _student_ms(run: Run, student: Student) -> float:
-    return _time_ms(run, jax.jit(student.method.encode), student.trained.variables)
+    return milliseconds_an_image(run, jax.jit(student.method.encode), student.trained.variables)
 
 
-def _time_ms(run: Run, apply: Callable, variables: Any) -> float:
+def milliseconds_an_image(run: Run, apply: Callable, variables: Any) -> float:
     """Milliseconds an image, pictures in host memory to outputs on the device; the best of ten full batches."""
     size = run.config.features.batch_size
     pictures = run.pictures(np.arange(size) % len(run.dataset))
@@ -225,7 +226,7 @@ def _attention_by_class(run: Run, head: Head, attention: np.ndarray) -> dict[str
     }
 
 
-def _grid(run: Run, name: str, packed: np.ndarray) -> dict[str, Any]:
+def retrieved(run: Run, name: str, packed: np.ndarray) -> dict[str, Any]:
     """One query of each of the first classes (drawn by the seed, not picked), with its nearest codes."""
     query, database, labels = run.protocol.query, run.protocol.database, run.dataset.labels
     order = np.random.default_rng(run.config.seed).permutation(query)

@@ -1,17 +1,16 @@
 """One run, from a config to a report: the only place that knows the order of the stages."""
 
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from kdhash.config import check_config
 from kdhash.data import load_dataset, make_protocol, save_protocol
+from kdhash.experiment.brcd_run import run_brcd
 from kdhash.experiment.context import Run
-from kdhash.experiment.evaluate import Scores, evaluate_rows, student_label
+from kdhash.experiment.evaluate import evaluate_rows, student_label
 from kdhash.experiment.pretrain import pretrain_teachers
 from kdhash.experiment.student import Student, check_student, train_students
 from kdhash.experiment.teacher import Head, best_single, cache_features, load_teachers, train_heads
@@ -33,11 +32,17 @@ def run(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Path:
     protocol = make_protocol(
         config.protocol, dataset, seed=config.protocol_seed, validation_per_class=config.validation_per_class
     )
-    check_student(config, dataset)
+    if config.method == "dmth":
+        check_student(config, dataset)
     workdir = claim(workdir, config)  # after all that can refuse a config
     save_protocol(protocol, workdir / "protocol")
     this = Run(config, workdir, mesh, dataset, protocol)
     this.seconds["data"] = time.perf_counter() - start
+    return {"dmth": _dmth, "brcd": run_brcd}[config.method](this, command)
+
+
+def _dmth(this: Run, command: str) -> Path:
+    config = this.config
     if "pretrain" in config:
         pretrain_teachers(this)
     teachers = load_teachers(this)
@@ -45,41 +50,16 @@ def run(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Path:
     heads = train_heads(this, teachers, features)
     students = train_students(this, heads, features)
     scores = evaluate_rows(this, teachers, features, heads, students)
-    results = _results(this, scores, heads, command)
-    path = write_report(results, scores.arrays | {"training": _curves(this, students)}, workdir / "report")
-    this.say(table_text(results))
-    this.say(f"report: {path}")
-    return path
-
-
-def _results(this: Run, scores: Scores, heads: dict[str, Head], command: str) -> dict[str, Any]:
-    config, protocol = this.config, this.protocol
-    device = this.mesh.devices.flat[0]
-    return {
-        "title": f"DMTH on {config.dataset}, {config.bits} bits",
-        "method": config.method,
-        "dataset": config.dataset,
-        "protocol": {
-            "name": protocol.name,
-            "seed": protocol.seed,
-            "checksum": protocol.checksum,
-            **{part: len(getattr(protocol, part)) for part in ("query", "database", "train", "validation")},
-        },
-        "bits": config.bits,
-        "seed": config.seed,
-        "command": command,
-        "machine": {
-            "platform": platform.platform(),
-            "device": device.device_kind,
-            "device_count": int(this.mesh.devices.size),
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-        },
-        "seconds": this.seconds,
-        "class_names": list(this.dataset.class_names),
+    results = this.facts(f"DMTH on {config.dataset}, {config.bits} bits", command) | {
         "rows": scores.rows,
         "claims": _claims(this, scores.rows, heads),
     }
+    path = write_report(
+        results, scores.arrays | {"training": _curves(this, students)}, this.workdir / "report"
+    )
+    this.say(table_text(results))
+    this.say(f"report: {path}")
+    return path
 
 
 def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> list[dict[str, Any]]:

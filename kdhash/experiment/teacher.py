@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from kdhash.data import ImageDataset
 from kdhash.experiment.context import Run, chunked
 from kdhash.experiment.train_row import WEIGHTS, Trained, train_row
 from kdhash.experiment.workdir import fingerprint
@@ -62,37 +63,44 @@ def load_teachers(run: Run) -> dict[str, Teacher]:
 
 def cache_features(run: Run, teachers: dict[str, Teacher]) -> dict[str, Cached]:
     """Every teacher's features of every view in config.features.views, from the cache or computed into it."""
-    config = run.config
-    cache_dir = Path(config.cache_dir) if config.cache_dir else run.workdir / "features"
     spent = {}
     features = {}
     for name, teacher in teachers.items():
-        watches: dict[str, Watch] = {}
-
-        def progress(view: str, done: int, total: int, _seconds: float, name=name, watches=watches) -> None:
-            if view not in watches:  # the first shard is done: the rate is that of the others
-                watches[view] = Watch(f"features {name} {view}", total, "images", start=done)
-            watches[view].update(done)
-            if done == total:
-                watches[view].close()
-
-        start = time.perf_counter()
-        views, computed = extract_features(
-            teacher,
-            run.dataset,
-            tuple(config.features.views),
-            cache_dir,
-            mesh=run.mesh,
-            batch_size=config.features.batch_size,
-            progress=progress,
-        )
-        spent[name] = computed or time.perf_counter() - start
+        views, spent[name] = cached_views(run, teacher, run.dataset, tuple(run.config.features.views))
         seen = views["original"]["features"][run.protocol.train]
         features[name] = Cached(views, seen.mean(axis=0), seen.std(axis=0) + 1e-6)
-        state = "computed" if computed else "read from the cache"
-        run.say(f"features {name}: {state} in {spent[name]:.1f} s")
     run.seconds["features"] = sum(spent.values())
     return features
+
+
+def cached_views(
+    run: Run, teacher: Teacher, dataset: ImageDataset, views: tuple[str, ...]
+) -> tuple[Features, float]:
+    """A teacher's outputs of every view of `dataset`, with progress on the terminal; and the seconds that it took."""
+    config = run.config
+    watches: dict[str, Watch] = {}
+
+    def progress(view: str, done: int, total: int, _seconds: float) -> None:
+        if view not in watches:  # the first shard is done: the rate is that of the others
+            watches[view] = Watch(f"features {teacher.name} {view}", total, "images", start=done)
+        watches[view].update(done)
+        if done == total:
+            watches[view].close()
+
+    start = time.perf_counter()
+    found, computed = extract_features(
+        teacher,
+        dataset,
+        views,
+        Path(config.cache_dir) if config.cache_dir else run.workdir / "features",
+        mesh=run.mesh,
+        batch_size=config.features.batch_size,
+        progress=progress,
+    )
+    seconds = computed or time.perf_counter() - start
+    state = "computed" if computed else "read from the cache"
+    run.say(f"features {teacher.name}: {state} in {seconds:.1f} s")
+    return found, seconds
 
 
 def train_heads(run: Run, teachers: dict[str, Teacher], features: dict[str, Cached]) -> dict[str, Head]:

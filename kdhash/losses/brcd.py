@@ -133,10 +133,8 @@ def brcd_distillation(
     kept = None if masks is None else masks[clusters]
     other_clusters = clusters
     if offset_positives:
-        masked = published and kept is not None
-        other_clusters = nearest_center(
-            teacher_codes_other * kept if masked else teacher_codes_other, centers
-        )
+        seen = teacher_codes_other * kept if published and kept is not None else teacher_codes_other
+        other_clusters = nearest_center(seen, centers)
     pairs = same_cluster_published if published else same_cluster
     return brcd_loss(
         straight_through_sign(jax.nn.sigmoid(logits) - 0.5),

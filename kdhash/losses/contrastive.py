@@ -53,12 +53,14 @@ def bernoulli_kl(
 
     1e-8 is added within each logarithm, as its authors do. Source: CIBHash (arXiv 2109.06033), section 3.4.
     """
-    p, q = jax.nn.sigmoid(logits_p), jax.lax.stop_gradient(jax.nn.sigmoid(logits_q))
+    logits_q = jax.lax.stop_gradient(logits_q)
 
-    def term(a, b):
+    def term(x, y):
+        a, b = jax.nn.sigmoid(x), jax.nn.sigmoid(y)
         return a * (jnp.log(a + 1e-8) - jnp.log(b + 1e-8))
 
-    return jnp.mean(jnp.sum(term(p, q) + term(1 - p, 1 - q), axis=1))
+    # 1 - p as sigmoid(-x): XLA's sigmoid of a large x may exceed 1 by a rounding, and the logarithm of 1 - p is NaN then
+    return jnp.mean(jnp.sum(term(logits_p, logits_q) + term(-logits_p, -logits_q), axis=1))
 
 
 def cibhash_loss(

@@ -81,10 +81,46 @@ def training(curves: dict[str, dict[str, list[float]]]) -> bytes:
             curve["validation_step"], curve["validation_map"], "o-", color=color, markersize=3, label=name
         )
     left.set(xlabel="step", ylabel="loss (its terms differ between rows)")
-    right.set(xlabel="step", ylabel="validation mAP@all")
+    right.set(xlabel="step", ylabel="validation mAP")
     for axes in (left, right):
         _plain(axes)
     left.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def cluster_counts(choice: dict[str, Any]) -> bytes:
+    """Inertia and silhouette against the count of clusters, with the counts that both rules choose."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for axes, name, chosen in zip(
+        figure.subplots(1, 2), ("inertia", "silhouette"), ("elbow", "best_silhouette"), strict=True
+    ):
+        axes.plot(choice["counts"], choice[name], "o-", color="#0072B2", markersize=4)
+        axes.axvline(choice[chosen], color="#D55E00", linestyle="--", label=f"chosen by it: {choice[chosen]}")
+        axes.set(xlabel="clusters", ylabel=name)
+        axes.legend(frameon=False, fontsize=8)
+        _plain(axes)
+    return _png(figure)
+
+
+def masks(study: dict[str, Any]) -> bytes:
+    """Left: share of bits kept by each cluster against the margin, and their mean. Right: validation score against margin."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(study["margins"], study["kept"], color="#56B4E9", linewidth=1, alpha=0.7)
+    left.plot(
+        study["margins"],
+        np.mean(study["kept"], axis=1),
+        color="#D55E00",
+        linewidth=2,
+        label="mean of clusters",
+    )
+    left.set(xlabel="margin", ylabel="share of bits kept", ylim=(-0.02, 1.02))
+    left.legend(frameon=False, fontsize=8)
+    if study.get("study_margins"):
+        right.plot(study["study_margins"], study["study_validation"], "o-", color="#0072B2", markersize=4)
+    right.set(xlabel="margin", ylabel="student's validation mAP@1000")
+    for axes in (left, right):
+        _plain(axes)
     return _png(figure)
 
 

@@ -72,6 +72,12 @@ def _sections(results: dict[str, Any], arrays: dict[str, Any]) -> list[tuple[str
         text = "Left, queries drawn at random, one a class; right, its ten nearest codes, with their Hamming distance. ✓ same class, ✗ another one."
         png = figures.retrieval_grid(grid, results["class_names"])
         sections.append((f"retrieved_{i + 1}", f"What is found: {grid['row']}", text, png))
+    if arrays.get("clusters"):
+        text = "What each count of clusters of the teacher's codes gives: the elbow of the inertia is taken."
+        sections.append(("clusters", "How many clusters", text, figures.cluster_counts(arrays["clusters"])))
+    if arrays.get("masks"):
+        text = "Left, the share of bits that a cluster's mask keeps against its margin, a line each; right, what the margin does to the student."
+        sections.append(("masks", "Bit masks", text, figures.masks(arrays["masks"])))
     if arrays.get("training"):
         text = "Left, the loss; right, mAP@all among pictures held out of training, by which the checkpoint is chosen."
         sections.append(("training", "Training of the students", text, figures.training(arrays["training"])))

@@ -2,7 +2,8 @@
 
 import html
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 GROUPS = {
     "teacher": "Single teachers, each with its own hash head",
@@ -11,46 +12,87 @@ GROUPS = {
     "float": "Exact search on float features (upper line)",
     "fitted": "Fitted without labels (lower line)",
 }
-# heading, how to get the value from a row, format, whether larger is better (None: no best)
-COLUMNS: list[tuple[str, Any, str, bool | None]] = [
-    ("mAP@all", lambda row: row["metrics"].get("map@all"), "{:.4f}", True),
-    ("mAP@1000", lambda row: row["metrics"].get("map@1000"), "{:.4f}", True),
-    ("P@100", lambda row: row["metrics"].get("precision@100"), "{:.4f}", True),
-    ("P r≤2", lambda row: row["metrics"].get("precision_radius2"), "{:.4f}", True),
-    ("encode ms", lambda row: row.get("encode_ms"), "{:.3f}", None),
-    ("parameters", lambda row: row.get("parameters"), "{:,}", None),
-    ("train s", lambda row: row.get("seconds"), "{:,.0f}", None),
-]
+
+
+class Column(NamedTuple):
+    """heading; how to get the value from a row; format; whether larger is better (None: no best); how to get its deviation."""
+
+    name: str
+    get: Callable[[dict[str, Any]], Any]
+    form: str
+    larger: bool | None = None
+    spread: Callable[[dict[str, Any]], Any] = lambda row: None
+
+
+def _metric(heading: str, name: str) -> Column:
+    return Column(
+        heading,
+        lambda row: row["metrics"].get(name),
+        "{:.4f}",
+        True,
+        lambda row: row.get("deviation", {}).get(name),
+    )
+
+
+COSTS = (
+    Column("encode ms", lambda row: row.get("encode_ms"), "{:.3f}"),
+    Column("parameters", lambda row: row.get("parameters"), "{:,}"),
+    Column("train s", lambda row: row.get("seconds"), "{:,.0f}"),
+)
+COLUMNS: dict[str, tuple[Column, ...]] = {  # by method
+    "dmth": (
+        _metric("mAP@all", "map@all"),
+        _metric("mAP@1000", "map@1000"),
+        _metric("P@100", "precision@100"),
+        _metric("P r≤2", "precision_radius2"),
+        *COSTS,
+    ),
+    "brcd": (
+        _metric("mAP@1000", "map@1000"),
+        _metric("asymmetric", "asymmetric map@1000"),
+        _metric("stable ties", "map@1000_stable"),
+        _metric("mAP@all", "map@all"),
+        _metric("asymmetric", "asymmetric map@all"),
+        _metric("validation", "validation"),
+        *COSTS,
+    ),
+}
 MISSING = "–"
 
 
 def table_text(results: dict[str, Any]) -> str:
     """Aligned columns for a terminal, grouped; mAP and precision in 0-1, the best of each group marked with *."""
+    columns = columns_of(results)
     width = max(len(row["name"]) for row in results["rows"]) + 2
+    cell = 18 if any(row.get("deviation") for row in results["rows"]) else 12
     lines = [f"{results['title']}, protocol {results['protocol']['name']}", ""]
-    lines.append(" " * width + "".join(f"{name:>12}" for name, *_ in COLUMNS))
+    lines.append(" " * width + "".join(f"{column.name:>{cell}}" for column in columns))
     for group, rows in grouped(results):
         lines.append(GROUPS[group])
-        best = best_of(rows)
+        best = best_of(rows, columns)
         for row in rows:
             cells = [
-                text + ("*" if best.get(column) == id(row) else " ")
-                for column, text in zip((name for name, *_ in COLUMNS), cells_of(row), strict=True)
+                text + ("*" if best.get(place) == id(row) else " ")
+                for place, text in enumerate(cells_of(row, columns))
             ]
-            lines.append(f"  {row['name']:<{width - 2}}" + "".join(f"{cell:>12}" for cell in cells))
+            lines.append(f"  {row['name']:<{width - 2}}" + "".join(f"{text:>{cell}}" for text in cells))
     return "\n".join(lines)
 
 
 def table_markdown(results: dict[str, Any]) -> str:
     """The same as a Markdown table, the best of each group in bold."""
-    lines = ["| row | " + " | ".join(name for name, *_ in COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    columns = columns_of(results)
+    lines = [
+        "| row | " + " | ".join(column.name for column in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
     for group, rows in grouped(results):
-        lines.append(f"| *{GROUPS[group]}* |" + " |" * len(COLUMNS))
-        best = best_of(rows)
+        lines.append(f"| *{GROUPS[group]}* |" + " |" * len(columns))
+        best = best_of(rows, columns)
         for row in rows:
             cells = [
-                f"**{text}**" if best.get(column) == id(row) else text
-                for column, text in zip((name for name, *_ in COLUMNS), cells_of(row), strict=True)
+                f"**{text}**" if best.get(place) == id(row) else text
+                for place, text in enumerate(cells_of(row, columns))
             ]
             lines.append(f"| {row['name'].replace('|', '/')} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -58,21 +100,27 @@ def table_markdown(results: dict[str, Any]) -> str:
 
 def table_html(results: dict[str, Any]) -> str:
     """The same as an HTML table; notes of rows as titles."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name, *_ in COLUMNS)
+    columns = columns_of(results)
+    head = "".join(f"<th>{html.escape(column.name)}</th>" for column in columns)
     body = []
     for group, rows in grouped(results):
         body.append(
-            f'<tr class="group"><th colspan="{len(COLUMNS) + 1}">{html.escape(GROUPS[group])}</th></tr>'
+            f'<tr class="group"><th colspan="{len(columns) + 1}">{html.escape(GROUPS[group])}</th></tr>'
         )
-        best = best_of(rows)
+        best = best_of(rows, columns)
         for row in rows:
             cells = "".join(
-                f'<td class="best">{text}</td>' if best.get(column) == id(row) else f"<td>{text}</td>"
-                for column, text in zip((name for name, *_ in COLUMNS), cells_of(row), strict=True)
+                f'<td class="best">{text}</td>' if best.get(place) == id(row) else f"<td>{text}</td>"
+                for place, text in enumerate(cells_of(row, columns))
             )
             note = html.escape(row.get("note") or "", quote=True)
             body.append(f'<tr><th title="{note}">{html.escape(row["name"])}</th>{cells}</tr>')
     return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def columns_of(results: dict[str, Any]) -> tuple[Column, ...]:
+    """The columns of the run's method."""
+    return COLUMNS[results["method"]]
 
 
 def grouped(results: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -81,21 +129,25 @@ def grouped(results: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
     return [(group, rows) for group, rows in parts if rows]
 
 
-def cells_of(row: dict[str, Any]) -> list[str]:
-    """The row's values as text; a missing or non-finite one as a dash."""
-    return [
-        form.format(value)
-        if isinstance(value := get(row), (int, float)) and math.isfinite(value)
-        else MISSING
-        for _, get, form, _ in COLUMNS
-    ]
+def cells_of(row: dict[str, Any], columns: tuple[Column, ...]) -> list[str]:
+    """The row's values as text, with their deviation over seeds where there is one; a missing or non-finite one as a dash."""
+    cells = []
+    for column in columns:
+        value, spread = column.get(row), column.spread(row)
+        cell = column.form.format(value) if _is_number(value) else MISSING
+        cells.append(f"{cell} ± {column.form.format(spread)}" if _is_number(spread) else cell)
+    return cells
 
 
-def best_of(rows: list[dict[str, Any]]) -> dict[str, int]:
-    """{column: id of the row with its largest value}, for columns where larger is better and rows to compare with."""
+def best_of(rows: list[dict[str, Any]], columns: tuple[Column, ...]) -> dict[int, int]:
+    """{place of the column: id of the row with its largest value}, where larger is better and there are rows to compare."""
     best = {}
-    for name, get, _, larger in COLUMNS:
-        values = [(get(row), row) for row in rows if isinstance(get(row), float) and math.isfinite(get(row))]
-        if larger and len(values) > 1:
-            best[name] = id(max(values, key=lambda pair: pair[0])[1])
+    for place, column in enumerate(columns):
+        values = [(column.get(row), row) for row in rows if _is_number(column.get(row))]
+        if column.larger and len(values) > 1:
+            best[place] = id(max(values, key=lambda pair: pair[0])[1])
     return best
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
     )
     check.add_argument("path", help="a file, a Hugging Face folder, or hf://owner/name[@revision]")
     check.add_argument("--variant", help="which published network, where a file fits several")
-    check.add_argument("--json", action="store_true", help="as JSON")
+    check.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON")
     parser.set_defaults(run=run)
 
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts, indent=1))
     else:
-        print("\n".join(f"{name.replace('_', ' '):16}{value}" for name, value in facts.items()))
+        print("\n".join(f"{name.replace('_', ' '):21}{value}" for name, value in facts.items()))
     return 0
 
 
@@ -47,13 +47,18 @@ def _list(rows: Iterator[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(list(rows), indent=1))
         return
-    print(f"{'network':40}{'input':>6}{'width':>7}{'parameters*':>15}  read from")
+    print(f"{'family':18}{'network':45}{'input':>6}{'width':>7}{'parameters*':>15}  names of")
     for row in rows:
         print(
-            f"{row['network']:40}{row['input']:>6}{row['width']:>7}{row['parameters']:>15,}  {', '.join(row['sources'])}",
+            f"{row['family']:18}{row['network']:45}{row['input']:>6}{row['width']:>7}{row['parameters']:>15,}  "
+            f"{', '.join(row['sources'])}",
             flush=True,
         )
-    print("* without the classifier")
+    print(
+        "* without the classifier. Files: .safetensors (sharded too), .pth, .pt, .th, .bin; a Hugging Face folder or "
+        "hf://owner/name;\n  an Orbax checkpoint. Any of a family's sizes is read, also one that is not listed, where a "
+        "config.json gives it."
+    )
 
 
 def known_networks(only: str | None = None) -> Iterator[dict[str, Any]]:
@@ -68,14 +73,16 @@ def known_networks(only: str | None = None) -> Iterator[dict[str, Any]]:
 
     if only is not None and only not in FAMILIES:
         raise ValueError(f"family {only!r} is unknown; known are {', '.join(FAMILIES)}")
+    measured: dict[Any, Any] = {}
     for family in FAMILIES.values() if only is None else [FAMILIES[only]]:
         for name, variant in family.variants.items():
             size = variant.preprocessing.size
             net = make_backbone(family.arch, **variant.sizes)
-            example = example_input(family, size)
-            outputs, variables = jax.eval_shape(
-                lambda net=net, example=example: net.init_with_output(jax.random.key(0), example)
-            )
+            if (net, size) not in measured:  # published by several sources
+                measured[net, size] = jax.eval_shape(
+                    net.init_with_output, jax.random.key(0), example_input(family, size)
+                )
+            outputs, variables = measured[net, size]
             yield {
                 "network": name,
                 "family": family.name,
@@ -93,7 +100,7 @@ def check_weights(path: str, variant: str | None = None) -> dict[str, Any]:
     from collections import Counter
 
     from kdhash.teachers.recognize import recognize
-    from kdhash.teachers.registry import load_teacher, load_text_teacher
+    from kdhash.teachers.registry import load_teacher
     from kdhash.teachers.sources import find_source, read_state
 
     source = find_source(path)
@@ -106,23 +113,17 @@ def check_weights(path: str, variant: str | None = None) -> dict[str, Any]:
     }
     if any(name.startswith("params/") for name in state):
         return facts | {
-            "kind": "kdhash's own; a config entry needs arch, sizes, mean and std beside 'weights'"
+            "kind": "kdhash's own; a config entry needs arch, sizes, mean and std beside 'weights'",
+            "loads": "into the arch and sizes that it was made with, which the file does not tell",
         }
     spec: dict[str, Any] = {"weights": path} | ({"variant": variant} if variant else {})
+    text = _text_tower(spec)
     try:
         network = recognize(source, state, variant=variant)
-    except ValueError as no_pictures:
-        try:
-            text = load_text_teacher("check", spec)
-        except ValueError:
-            raise no_pictures from None
-        return facts | {
-            "network": "text tower",
-            "width": text.width,
-            "parameters": text.parameters,
-            "input_tokens": f"at most {text.length}",
-            "loads": "yes",
-        }
+    except ValueError:
+        if not text:
+            raise
+        return facts | {"network": "text tower"} | text | {"loads": "yes"}
     if network.preprocessing is None:
         spec |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "image_size": 224}
         wanted = {"input": "not said by the source; a config entry needs mean, std and image_size"}
@@ -138,5 +139,21 @@ def check_weights(path: str, variant: str | None = None) -> dict[str, Any]:
         "width": teacher.width,
         "parameters": teacher.parameters,
         **wanted,
+        **{f"text_{key}": value for key, value in text.items()},
         "loads": "yes",
+    }
+
+
+def _text_tower(spec: dict[str, Any]) -> dict[str, Any]:
+    """What the text tower of a source is; {} where it has none."""
+    from kdhash.teachers.registry import load_text_teacher
+
+    try:
+        text = load_text_teacher("check", spec)
+    except ValueError:
+        return {}
+    return {
+        "width": text.width,
+        "parameters": text.parameters,
+        "input_tokens": f"at most {text.length}",
     }

@@ -8,26 +8,20 @@ from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 
 from kdhash.data import ImageDataset
-from kdhash.data.augment import color_jitter, random_flip, resized_crop
 from kdhash.data.pictures import MAX_PIXELS
 from kdhash.data.pipeline import device_prefetch
 from kdhash.data.stream import LoosePictures, PictureStream
 from kdhash.teachers import cache
-from kdhash.teachers.preprocessing import Preprocessing
+from kdhash.teachers.preprocessing import Fitted, Preprocessing, steps
 from kdhash.teachers.registry import Teacher
+from kdhash.teachers.views import recipe_of, view_pictures
 
-# What 'augment...' views are made with; part of the cache's identity.
-AUGMENT: dict[str, Any] = {
-    "scale": [0.6, 1.0],
-    "jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3},
-}
 Features = dict[str, dict[str, np.ndarray]]  # view -> {'features': [rows, width], 'logits': [rows, classes]}
 Progress = Callable[[str, int, int, float], None]
 
@@ -87,11 +81,12 @@ def fill_cache(
     rows = len(pictures)
     identity = {"teacher": teacher.identity, "dataset": pictures.fingerprint, "rows": rows}
     variables = jax.device_put(teacher.variables, NamedSharding(local, PartitionSpec()))
+    loose = isinstance(pictures.images, LoosePictures)  # of many sizes
     fetch = _fetcher(pictures, teacher.preprocessing)
     folders: dict[str, Path] = {}
     spent = 0.0
     for view in views:
-        wanted = identity | {"view": view, "augment": AUGMENT if view.startswith("augment") else None}
+        wanted = identity | {"view": view, "augment": recipe_of(view)}
         folder = Path(cache_dir) / f"{teacher.name}-{view}-{cache.cache_key(**wanted)}"
         folders[view] = folder
         if cache.is_complete(folder, wanted):
@@ -109,7 +104,8 @@ def fill_cache(
 
         @jax.jit
         def forward(variables, images, numbers, view=view):
-            return teacher.apply(variables, view_pictures(view, numbers, images))
+            seen = view_pictures(view, numbers, images)
+            return teacher.apply(variables, Fitted(seen) if loose else seen)
 
         def report(new: int, done=done, view=view, plan=plan, start=start) -> None:
             if progress:
@@ -125,51 +121,15 @@ def fill_cache(
     return folders, spent
 
 
-def view_pictures(view: str, rows: jax.Array, images: jax.Array) -> jax.Array:
-    """Float pictures in [0, 1] of one named view, [batch, h, w, 3], from uint8 pictures.
-
-    'original'; 'flip' (mirrored); 'augment1', 'augment2', ... a resized crop (scale .6 to 1), flip and colour jitter,
-    drawn from the row number. Networks that know their training pictures by heart (99.9 % right) err on these as they
-    err on new ones: the CIFAR ResNets are right on 88 to 90 %. Raises ValueError for another name.
-    """
-    pictures = images.astype(jnp.float32) / 255
-    if view == "original":
-        return pictures
-    if view == "flip":
-        return pictures[:, :, ::-1]
-    number = view.removeprefix("augment")
-    if number == view or not number.isdigit():
-        raise ValueError(
-            f"no view is called {view!r}; there are 'original', 'flip', 'augment1', 'augment2', ..."
-        )
-    base = jax.random.key(int(number))
-
-    def augment(row, picture):
-        crop, flip, color = jax.random.split(jax.random.fold_in(base, row), 3)
-        picture = resized_crop(crop, picture, scale=tuple(AUGMENT["scale"]))
-        picture, _ = random_flip(flip, picture)
-        return color_jitter(color, picture, **AUGMENT["jitter"])
-
-    return jax.vmap(augment)(rows, pictures)
-
-
 def fit_picture(picture: np.ndarray, wanted: Preprocessing) -> np.ndarray:
     """A uint8 picture [h, w, 3] resized by Pillow and cut to what the network sees, [size, size, 3]: `preprocess`, less
     channel order, mean and std. Raises ValueError for a strip so long that it would take more than 64 million pixels."""
-    height, width = picture.shape[:2]
-    if (height, width) == (wanted.size, wanted.size):
-        return picture
-    if wanted.resize is None:
-        height = width = wanted.size
-    else:
-        short = min(height, width)
-        height, width = (int(side * wanted.resize / short) for side in (height, width))
+    (height, width), (top, left) = steps(picture.shape[0], picture.shape[1], wanted)
     if height * width > MAX_PIXELS:  # a long strip
         raise ValueError(f"{width} x {height} pixels once resized, more than {MAX_PIXELS:,}")
     # cut while resizing would round differently
     filtering = Image.Resampling[wanted.interpolation.upper()]
     picture = np.asarray(Image.fromarray(picture).resize((width, height), filtering))
-    top, left = (height - wanted.size) // 2, (width - wanted.size) // 2
     return picture[top : top + wanted.size, left : left + wanted.size]
 
 

@@ -1,6 +1,7 @@
 """`python -m kdhash features`: features of any pictures by any published networks, into the feature cache."""
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -28,7 +29,8 @@ def add_parser(commands: Any) -> None:
         required=True,
         action="append",
         metavar="SOURCE",
-        help="a weight file, a Hugging Face folder, or hf://owner/name[@revision]; may be given several times",
+        help="a weight file, a Hugging Face folder, or hf://owner/name[@revision]; or an entry as configs have it, in JSON: "
+        '{"weights": "x.pth", "variant": "tf_efficientnet_b0", "image_size": 96}; may be given several times',
     )
     add("--weights-dir", default="", metavar="DIR", help="where sources are looked for")
     add("--cache", required=True, metavar="DIR", help="where the folders of features are put")
@@ -37,7 +39,7 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         default=("original",),
         metavar="VIEW",
-        help="original (default), flip, augment1, augment2, ...",
+        help="original (default), flip, augment1, augment2, ..., contrast1, contrast2, ...",
     )
     add("--batch-size", type=int, default=100, help="pictures at a time, over all devices (default 100)")
     add(
@@ -77,11 +79,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    from kdhash.teachers.views import recipe_of
+
     for view in args.views:
-        if not re.fullmatch(r"original|flip|augment\d+", view):
-            raise ValueError(
-                f"no view is called {view!r}; choose from original, flip, augment1, augment2, ..."
-            )
+        recipe_of(view)
     for name in ("batch_size", "shard_rows"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; give at least 1")
@@ -108,24 +109,24 @@ def _extract(args: argparse.Namespace) -> None:
         jax.distributed.initialize(args.coordinator, args.process_count, args.process_index)
     first = jax.process_index() == 0
     say: Callable[[str], None] = (lambda text: print(text, flush=True)) if first else (lambda text: None)
-    teachers = [
-        load_teacher(
-            teacher_name(source),
-            {"weights": source},
-            weights_dir=args.weights_dir,
-            image_size=224,  # for the shapes of outputs alone: the network's own size comes with its weights
-            classes=1,
-            dtype=args.dtype,
+    teachers = []
+    for source in args.teacher:
+        spec = teacher_spec(source)
+        # A published network's size and classes come with its weights; one of kdhash's own files needs them here.
+        size, classes = spec.get("image_size", 224), spec.pop("classes", 1)
+        name = teacher_name(spec["weights"])
+        teachers.append(
+            load_teacher(
+                name, spec, weights_dir=args.weights_dir, image_size=size, classes=classes, dtype=args.dtype
+            )
         )
-        for source in args.teacher
-    ]
     say(f"reading {args.data} ...")
     pictures = open_pictures(args.data, splits=args.split, on_error=args.on_error)
     local = len(jax.local_devices())
     batch_size = -(-args.batch_size // local) * local
     say(f"{len(pictures):,} pictures, {jax.device_count()} x {jax.devices()[0].device_kind}")
     mesh = Mesh(np.asarray(jax.devices()), ("data",))
-    skipped: dict[int, str] = {}
+    left_out: dict[str, dict[int, str]] = {}
     for teacher in teachers:
         folders, seconds = fill_cache(
             teacher,
@@ -144,6 +145,8 @@ def _extract(args: argparse.Namespace) -> None:
                 raise ValueError(
                     f"{folder} lacks {len(skipped)} pictures, such as {pictures.name(row)}: {reason}"
                 )
+            if skipped:
+                left_out[folder.name] = skipped
             cache.write_names(folder, _names(pictures, skipped))
             shapes: dict[str, Any] = {}
             for shard in cache.shards(folder):  # checks them
@@ -153,10 +156,26 @@ def _extract(args: argparse.Namespace) -> None:
             )
             state = "computed" if seconds else "there already"
             say(f"{teacher.name} {view}: {found}; {state}, verified: {folder}")
-    if skipped:
-        say(f"left out {len(skipped)} files:")
-        for row, reason in skipped.items():
-            say(f"  {pictures.name(row)}: {reason}")
+    for row in sorted(set().union(*left_out.values())):
+        whose = [name for name, skipped in left_out.items() if row in skipped]
+        say(f"left out {pictures.name(row)}: {left_out[whose[0]][row]} ({', '.join(whose)})")
+    if len({tuple(skipped) for skipped in left_out.values()}) > 1 or 0 < len(left_out) < len(teachers) * len(
+        set(args.views)
+    ):
+        say("not all networks left out the same files: rows of their folders differ; go by rows.txt")
+
+
+def teacher_spec(source: str) -> dict[str, Any]:
+    """A teacher's entry of a config, from what the command was given. Raises ValueError for JSON that is none."""
+    if not source.startswith("{"):
+        return {"weights": source}
+    try:
+        spec = json.loads(source)
+    except ValueError as error:
+        raise ValueError(f"--teacher {source}: no JSON ({error})") from None
+    if not isinstance(spec.get("weights"), str):
+        raise ValueError(f'--teacher {source}: it lacks "weights", a file, folder or hf://owner/name')
+    return spec
 
 
 def teacher_name(source: str) -> str:

@@ -1,5 +1,6 @@
 """What a teacher wants done to a picture before it sees it: part of the teacher, done on the device."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,51 +10,92 @@ from jaxtyping import Array, Float, Int32
 
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic")  # places: Pillow's codes 0 to 3
 FRACTION_BITS = 22  # of Pillow's weights for 8-bit pictures
+# transformers' image processors to which a bare number as `size` is the shorter side, of those that networks known here come
+# with; to its others it is both sides.
+SHORTER_SIDE = ("Bit", "CLIP", "ConvNext", "MobileNetV1", "MobileNetV2", "Siglip")
 
 
 class Preprocessing(NamedTuple):
     """From pictures in [0, 1] to a network's input: resize, cut the centre, channel order, mean and std."""
 
     size: int = 224  # the network sees size x size
-    # The shorter side is brought to this length, then the centre is cut; None: straight to size x size.
+    # The shorter side is brought to this length, then the centre is cut, whatever size a picture has. None: the whole
+    # picture straight to size x size, without a cut, as a config's 'image_size' asks for.
     resize: int | None = None
     interpolation: str = "bilinear"  # 'bilinear', 'bicubic', 'lanczos', 'nearest': Pillow's, so antialiased
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     channels: str = "rgb"  # or 'bgr'
+    squash: bool = False  # both sides are brought to `resize`, not the shorter one
+    # Where the cut starts when an odd number of pixels is left over: at the 'floor' of half of them, as in transformers,
+    # or 'round' to the even neighbour, as in torchvision and timm.
+    cut: str = "floor"
+
+    def recipe(self) -> dict[str, Any]:
+        """What a cache's key is made from: the fields, less `squash` and `cut` where they leave pictures as they were before
+        there were such fields."""
+        fields = self._asdict()
+        if self.resize is None or not self.squash:
+            del fields["squash"]
+        if self.resize is None or self.cut == "floor":
+            del fields["cut"]
+        return fields
 
 
-IMAGENET = Preprocessing(resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET = Preprocessing(resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), cut="round")
+
+
+class Fitted(NamedTuple):
+    """Pictures in [0, 1] that were resized and cut before (`extract.fit_picture`): `preprocess` does the rest."""
+
+    pictures: Float[Array, "batch size size 3"]
 
 
 def preprocess(
-    pictures: Float[Array, "batch h w 3"], wanted: Preprocessing
+    pictures: Float[Array, "batch h w 3"] | Fitted, wanted: Preprocessing
 ) -> Float[Array, "batch size size 3"]:
-    """Pictures in [0, 1] to what the network sees. Pictures that have the network's size already are not resized or cut.
-
-    The centre cut starts at floor((side - size) / 2), as transformers does.
-    """
-    height, width = pictures.shape[1:3]
-    if (height, width) != (wanted.size, wanted.size):
-        if wanted.resize is None:
-            height = width = wanted.size
-        else:
-            short = min(height, width)
-            height, width = (int(side * wanted.resize / short) for side in (height, width))
-        pictures = resize(pictures, (height, width), wanted.interpolation)
-        top, left = (height - wanted.size) // 2, (width - wanted.size) // 2
+    """Pictures in [0, 1] to what the network sees. Raises ValueError as `steps` does."""
+    if isinstance(pictures, Fitted):
+        pictures = pictures.pictures
+    else:
+        shape, (top, left) = steps(pictures.shape[1], pictures.shape[2], wanted)
+        if shape != pictures.shape[1:3]:  # views of pictures that need no resizing are not rounded to 8 bits
+            pictures = resize(pictures, shape, wanted.interpolation)
         pictures = pictures[:, top : top + wanted.size, left : left + wanted.size]
     if wanted.channels == "bgr":
         pictures = pictures[..., ::-1]
     return (pictures - jnp.asarray(wanted.mean, pictures.dtype)) / jnp.asarray(wanted.std, pictures.dtype)
 
 
+def steps(height: int, width: int, wanted: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What a picture of that size is resized to, (height, width), and where its cut starts, (top, left).
+
+    Raises ValueError for a `resize` below `size`. Sources: get_resize_output_image_size and center_crop of transformers,
+    Resize and center_crop of torchvision, which timm uses.
+    """
+    if wanted.resize is None:
+        return (wanted.size, wanted.size), (0, 0)
+    if wanted.resize < wanted.size:
+        raise ValueError(f"resize is {wanted.resize}, less than size, {wanted.size}: nothing is left to cut")
+    if wanted.squash:
+        height = width = wanted.resize
+    else:
+        short = min(height, width)
+        height, width = (int(side * wanted.resize / short) for side in (height, width))
+    top, left = (
+        round(over / 2) if wanted.cut == "round" else over // 2
+        for over in (height - wanted.size, width - wanted.size)
+    )
+    return (height, width), (top, left)
+
+
 def resize(
     pictures: Float[Array, "batch h w 3"], size: tuple[int, int], interpolation: str
 ) -> Float[Array, "batch h2 w2 3"]:
-    """Pictures in [0, 1] to size (h2, w2), equal to Pillow's Image.resize of the 8-bit picture: in whole numbers, two
-    passes, each rounded to 8 bits, the one first that leaves less in between (as Pillow 13 does; earlier ones always went
-    across first, which differs where the sides' scales do). Raises ValueError for an unknown interpolation.
+    """Pictures in [0, 1] to size (h2, w2), equal to Pillow 13's Image.resize of the 8-bit picture: in whole numbers, two
+    passes, each rounded to 8 bits, the one first that leaves less in between. Pillow 11 and 12 always go across first: equal
+    where both sides have one scale, else apart wherever going down first leaves less, by up to 1 of 255 ('bilinear') or some
+    tens ('bicubic', 'lanczos': overshoot is cut off in between). Raises ValueError for an unknown interpolation.
     """
     x = jnp.round(pictures * 255).astype(jnp.int32)
     height, width = x.shape[1:3]
@@ -147,15 +189,23 @@ def read_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
         raise ValueError(
             f"preprocessor_config.json: resample is {code}; known are {list(range(len(INTERPOLATIONS)))}"
         )
-    shortest = size.get("shortest_edge") if isinstance(size, Mapping) else size
+    squash = False
     if config.get("crop_pct") is not None:
         # ConvNeXt's rule: smaller pictures than 384 are cut from somewhat larger ones, others squeezed.
         final = _square("size", size)
         resized = int(final / config["crop_pct"]) if final < 384 else None
-    elif config.get("do_center_crop") and shortest is not None:
-        resized, final = shortest, _square("crop_size", crop if crop is not None else size)
+    elif config.get("do_center_crop"):
+        resized, final = _square("size", size), _square("crop_size", crop if crop is not None else size)
+        squash = _both_sides(config, size)
+        if squash and resized == final:
+            resized, squash = None, False
     else:
         resized, final = None, _square("size", size)
+    if resized is not None and resized < final:
+        raise ValueError(
+            f"preprocessor_config.json: size is {size}, crop_size {crop} and crop_pct {config.get('crop_pct')}: pictures "
+            "smaller than what is cut out of them are not known"
+        )
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if normalized:
         mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
@@ -168,25 +218,43 @@ def read_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
         mean=mean,
         std=std,
         channels="bgr" if config.get("do_flip_channel_order") else "rgb",
+        squash=squash,
     )
 
 
 def read_timm_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     """What the 'pretrained_cfg' of a timm config.json asks for. Raises ValueError naming a field that cannot be expressed."""
     size = config["input_size"][-1]
-    mode = config.get("crop_mode", "center")
+    mode = config.get("crop_mode") or "center"
     if mode not in ("center", "squash") or config["input_size"][-2] != size:
         raise ValueError(
             f"config.json: pretrained_cfg wants crop_mode {mode!r} of {config['input_size']}; known are 'center' and "
             "'squash' to a square"
         )
+    part = config.get("crop_pct") or 0.875
+    resized = int(size / part)
+    if resized < size:
+        raise ValueError(f"config.json: pretrained_cfg has crop_pct {part}; only up to 1 is known")
+    squash = mode == "squash" and resized != size
     return Preprocessing(
         size=size,
-        resize=int(size / config.get("crop_pct", 0.875)) if mode == "center" else None,
+        resize=resized if mode == "center" or squash else None,
         interpolation=config.get("interpolation", "bilinear"),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
+        squash=squash,
+        cut="round",
     )
+
+
+def _both_sides(config: Mapping[str, Any], size: Any) -> bool:
+    """Whether `size` is what both sides are brought to, not the shorter one: as transformers' get_size_dict decides, by the
+    keys of `size` or else by the processor's class. Of old files that name no class, the shorter one."""
+    if isinstance(size, Mapping):
+        return "shortest_edge" not in size
+    kind = config.get("image_processor_type") or config.get("feature_extractor_type")
+    named = re.sub("(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", kind or SHORTER_SIDE[0])
+    return named not in SHORTER_SIDE
 
 
 def _square(field: str, size: Any) -> int:

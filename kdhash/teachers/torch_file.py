@@ -87,7 +87,7 @@ class _Tensor(NamedTuple):
 def read_torch_file(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str, np.ndarray]:
     """Reads the state dict of a PyTorch file: {name: array}, a top-level 'state_dict' entry being unwrapped.
 
-    `max_bytes` caps the bytes of all storages together. Raises FileNotFoundError, and TorchFileError for a file that
+    `max_bytes` caps the bytes of all storages, and of all tensors. Raises FileNotFoundError, and TorchFileError for a file that
     is damaged, too large, or asks for anything but tensors.
     """
     path = Path(path)
@@ -116,11 +116,14 @@ def _read(stream: BinaryIO, max_bytes: int, file_bytes: int) -> dict[str, np.nda
             state = state[wrapper]
     if not isinstance(state, dict):
         raise TorchFileError(f"holds a {type(state).__name__}, not a state dict")
-    return {
-        str(name): _as_array(str(name), value, storages)
-        for name, value in state.items()
-        if isinstance(value, _Tensor)
-    }
+    arrays = {}
+    total = 0
+    for name, value in state.items():
+        if not isinstance(value, _Tensor):
+            continue
+        arrays[str(name)] = _as_array(str(name), value, storages, max_bytes - total)
+        total += arrays[str(name)].nbytes  # tensors may share a storage: a small file can ask for any amount
+    return arrays
 
 
 class _NoLonger:
@@ -207,7 +210,11 @@ def _ordered_dict(pairs=()) -> OrderedDict:
     return made
 
 
-def _rebuild_tensor(storage, offset, shape, stride, *_unused) -> _Tensor:
+def _rebuild_tensor(
+    storage, offset, shape, stride, requires_grad=False, hooks=None, metadata=None
+) -> _Tensor:
+    if metadata:  # {'neg': True}: the numbers are the negatives of what the storage holds
+        raise TorchFileError("refused: a lazily negated or conjugated tensor; save its .resolve_neg()")
     return _Tensor(storage, offset, tuple(shape), tuple(stride))
 
 
@@ -234,6 +241,14 @@ def _read_zip(stream: BinaryIO, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
 
 def _read_legacy(stream: _NoLonger, max_bytes: int) -> tuple[Any, dict[str, bytes]]:
     """Five pickles (magic, protocol, system, the object, storage keys), then per storage its length and bytes."""
+    start = stream.read(min(4, stream.size))
+    stream.stream.seek(0)
+    if start.startswith(b"PK"):
+        raise TorchFileError(
+            "a zip archive that is cut off, or damaged at its end; copy or download it again"
+        )
+    if not start.startswith(pickle.PROTO):
+        raise TorchFileError("not a PyTorch file: it begins with neither a zip archive nor a pickle")
     if _Unpickler(stream).load() != LEGACY_MAGIC or _Unpickler(stream).load() != LEGACY_PROTOCOL:
         raise TorchFileError("not a PyTorch file: the magic number is missing")
     system = _Unpickler(stream).load()
@@ -256,7 +271,7 @@ def _read_legacy(stream: _NoLonger, max_bytes: int) -> tuple[Any, dict[str, byte
     return tree, storages
 
 
-def _as_array(name: str, tensor: _Tensor, storages: dict[str, bytes]) -> np.ndarray:
+def _as_array(name: str, tensor: _Tensor, storages: dict[str, bytes], room: int) -> np.ndarray:
     storage, offset, shape, stride = tensor
     integers = (offset, *shape, *stride)
     if not isinstance(storage, _Storage) or len(shape) != len(stride):
@@ -280,4 +295,6 @@ def _as_array(name: str, tensor: _Tensor, storages: dict[str, bytes]) -> np.ndar
     count = int(np.prod(shape, dtype=object))
     if count > available:
         raise TorchFileError(f"tensor {name!r} has {count} elements over a storage of {available}")
+    if count * storage.dtype.itemsize > room:
+        raise TorchFileError("its tensors together are over the cap of bytes, though its storages are not")
     return np.lib.stride_tricks.as_strided(flat[offset:], shape, strides, writeable=False).copy()

@@ -82,10 +82,26 @@ def test_holdout_without_validation():
     assert protocol.fingerprint == dataset.fingerprint
 
 
-@pytest.mark.parametrize("name", ["cifar10-1", "cifar10-2", "holdout"])
+def test_cifar10_brcd(cifar):
+    protocol = make_protocol("cifar10-brcd", cifar, seed=0)
+    np.testing.assert_array_equal(protocol.database, np.arange(50_000))
+    assert per_class(cifar, protocol.query) == per_class(cifar, protocol.validation) == [500] * 10
+    assert protocol.query.min() >= 50_000
+    np.testing.assert_array_equal(np.union1d(protocol.query, protocol.validation), np.arange(50_000, 60_000))
+    assert per_class(cifar, protocol.train) == [500] * 10
+    assert np.isin(protocol.train, protocol.database).all()
+    assert (
+        protocol.checksum == make_protocol("cifar10-brcd", cifar, seed=0, validation_per_class=500).checksum
+    )
+    with pytest.raises(ValueError, match="'cifar10-brcd' has 500 of its own"):
+        make_protocol("cifar10-brcd", cifar, seed=0, validation_per_class=100)
+
+
+@pytest.mark.parametrize("name", ["cifar10-1", "cifar10-2", "cifar10-brcd", "holdout"])
 def test_rows_are_ascending_int64_and_a_function_of_the_seed(cifar, name):
     first, again, other = (
-        make_protocol(name, cifar, seed=seed, validation_per_class=10) for seed in (1, 1, 2)
+        make_protocol(name, cifar, seed=seed, validation_per_class=500 if name == "cifar10-brcd" else 10)
+        for seed in (1, 1, 2)
     )
     for part in PARTS:
         rows = getattr(first, part)
@@ -126,7 +142,7 @@ def test_checksum_covers_which_part_a_row_is_in():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("cifar10-3", {}, "unknown protocol 'cifar10-3'; known: cifar10-1, cifar10-2, holdout"),
+        ("cifar10-3", {}, "unknown protocol 'cifar10-3'; known: cifar10-1, cifar10-2, cifar10-brcd, holdout"),
         ("cifar10-1", {}, "is defined on CIFAR-10 .* 'made' has 40, 12, 4; use 'holdout'"),
         ("holdout", {"validation_per_class": 10}, "is 10; the smallest class has 10 training pictures.*0..9"),
         ("holdout", {"validation_per_class": -1}, "is -1"),

@@ -84,6 +84,15 @@ def test_under_vmap_and_over_eight_devices(vectors):
     assert abs(values[0] - values[1]) > 1e-5
 
 
+def test_probabilities_that_round_to_one_are_finite_under_jit():
+    logits = jnp.linspace(-100, 100, 4001, dtype=jnp.float32).reshape(-1, 1)
+    for other in (logits, -logits, 0 * logits, logits[::-1] / 7):
+        value, gradient = jax.jit(jax.value_and_grad(losses.bernoulli_kl))(logits, other)
+        assert np.isfinite(value)
+        assert value >= -1e-6
+        assert np.isfinite(gradient).all()
+
+
 def test_saturated_and_equal_logits_have_finite_gradients():
     logits = jnp.concatenate([jnp.full((2, 4), 200.0), jnp.full((2, 4), -200.0), jnp.zeros((1, 4))])
     for loss in (losses.nt_xent, losses.bernoulli_kl):

@@ -11,7 +11,7 @@ from kdhash.data import load_dataset
 from kdhash.data.stream import open_pictures
 from kdhash.models.backbones import make_backbone
 from kdhash.teachers import cache
-from kdhash.teachers.extract import extract_features, fill_cache, fit_picture, view_pictures
+from kdhash.teachers.extract import extract_features, fill_cache, fit_picture
 from kdhash.teachers.preprocessing import Preprocessing, preprocess
 from kdhash.teachers.registry import load_teacher, save_variables
 from kdhash.training.mapping import data_mesh
@@ -67,18 +67,6 @@ def test_augmented_view_depends_on_the_picture_alone(teacher, digits, tmp_path):
     np.testing.assert_allclose(one["augment1"]["features"], eight["augment1"]["features"], atol=1e-4)
     original, _ = extract(teacher, digits, tmp_path / "a")
     assert np.abs(one["augment1"]["features"] - original["original"]["features"]).max() > 0.1
-
-
-def test_views():
-    pictures = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
-    rows = np.arange(3)
-    np.testing.assert_allclose(view_pictures("original", rows, pictures), pictures / 255, rtol=1e-6)
-    first, second = (np.asarray(view_pictures(name, rows, pictures)) for name in ("augment1", "augment2"))
-    assert np.abs(first - second).max() > 0.05
-    assert first.min() >= 0
-    assert first.max() <= 1
-    with pytest.raises(ValueError, match="sideways"):
-        view_pictures("sideways", rows, pictures)
 
 
 def test_bfloat16_is_near_and_has_a_cache_of_its_own(shared, tmp_path):

@@ -1,5 +1,7 @@
 """The command `features`: what it prints, what it leaves, and one line for each mistake."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,7 +38,9 @@ def test_features_of_a_folder_of_pictures(shared, files, tmp_path, capsys):
     ]
     assert all(str(folder) in told for folder in folders)
     assert "4/4 pictures" in told
-    assert "left out 1 files:\n  1b.png: " in told
+    assert "left out 1b.png: " in told
+    assert f"({folders[1].name}, {folders[0].name})" in told
+    assert "not all networks" not in told
     for folder in folders:
         assert cache.read(folder)["features"].shape == (3, 64)
         assert (folder / "rows.txt").read_text() == "0.png\n1.png\n2.png\n"
@@ -67,6 +71,32 @@ def test_mistakes_are_one_line(shared, files, tmp_path, capsys, more, message):
     assert message in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "cache").exists()
+
+
+def test_networks_that_leave_out_different_files_are_told_of(shared, files, tmp_path, capsys):
+    """A strip that one network's resize makes too long, and another's squash does not."""
+    Image.new("RGB", (30000, 10)).save(files / "strip.png")
+    entry = {"weights": "squeezenet1_0.pth"}
+    squashed = json.dumps(entry | {"image_size": 64})
+    more = ("--teacher", squashed, "--batch-size", "2")
+    assert run(files, tmp_path, *more, teacher="squeezenet1_0.pth", weights=shared / "weights") == 0
+    told = capsys.readouterr().out
+    assert "left out strip.png: " in told
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert "not all networks left out the same files" in told
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ('{"weights": ', "no JSON"),
+        ('{"variant": "resnet50"}', 'it lacks "weights"'),
+        ('{"weights": "squeezenet1_0.pth", "varient": "x"}', "it may have weights, variant"),
+    ],
+)
+def test_entries_as_json_that_are_none(shared, files, tmp_path, capsys, teacher, message):
+    assert run(files, tmp_path, teacher=teacher, weights=shared / "weights") == 1
+    assert message in capsys.readouterr().err
 
 
 def test_names_of_teachers():

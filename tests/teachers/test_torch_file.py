@@ -123,6 +123,35 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path, forged):
         read_torch_file(path)
 
 
+def test_a_lazily_negated_tensor_is_refused(tmp_path):
+    rebuild = _Global("torch._utils", "_rebuild_tensor_v2")
+    storage = _Storage("0", "FloatStorage", 6)
+    for metadata, refused in (({}, False), (None, False), ({"neg": True}, True)):
+        call = _Call(rebuild, storage, 0, (6,), (1,), False, OrderedDict(), metadata)
+        path = write_zip(tmp_path / "w.pth", {"w": call}, {"0": SIX.tobytes()})
+        if refused:
+            with pytest.raises(TorchFileError, match="lazily negated"):
+                read_torch_file(path)
+        else:
+            np.testing.assert_array_equal(read_torch_file(path)["w"], SIX)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04 and no more", "a zip archive that is cut off"),
+        (b"no weights at all", "neither a zip archive nor a pickle"),
+        (b"", "neither a zip archive nor a pickle"),
+        (struct.pack("<Q", 2) + b"{}", "neither a zip archive nor a pickle"),  # safetensors
+    ],
+)
+def test_what_is_no_pytorch_file_says_so(tmp_path, content, message):
+    path = tmp_path / "w.pth"
+    path.write_bytes(content)
+    with pytest.raises(TorchFileError, match=message):
+        read_torch_file(path)
+
+
 def test_size_cap(tmp_path):
     path = write_zip(tmp_path / "w.pth", {"w": tensor()}, {"0": SIX.tobytes()})
     with pytest.raises(TorchFileError, match="cap"):

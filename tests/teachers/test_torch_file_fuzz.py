@@ -187,7 +187,7 @@ def test_hostile_programs(tmp_path, program, layout):
 def test_what_is_let_in_stays_as_it_was():
     from kdhash.teachers import torch_file
 
-    assert torch_file._rebuild_tensor.__defaults__ is None
+    assert torch_file._rebuild_tensor.__defaults__ == (False, None, None)
     assert np.dtype(np.float32) == np.dtype("<f4")
 
 
@@ -197,6 +197,15 @@ def test_a_key_without_end_among_legacy_storages(tmp_path):
     keys = pickle.EMPTY_LIST + nested(60) + pickle.APPEND + pickle.STOP
     path.write_bytes(head + keys + struct.pack("<q", 6) + STORAGES["0"])
     assert not attempt(path)
+
+
+def test_many_tensors_of_one_storage_are_counted(tmp_path):
+    whole = {"kind": "ByteStorage", "size": 1 << 18, "shape": (1 << 18,), "stride": (1,)}
+    path = write_zip(tmp_path / "w.pth", {str(i): tensor(**whole) for i in range(3)}, {"0": bytes(1 << 18)})
+    assert attempt(path)
+    write_zip(path, {str(i): tensor(**whole) for i in range(5)}, {"0": bytes(1 << 18)})
+    with pytest.raises(TorchFileError, match="tensors together are over the cap"):
+        read_torch_file(path, max_bytes=1 << 20)
 
 
 def test_bombs(tmp_path):

@@ -1,0 +1,124 @@
+"""Stage `evaluate` of a BRCD run: symmetric and asymmetric scores of all seeds, what a picture costs, and the study of masks."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdhash.experiment.brcd import Backbone, Hashed, Taught, cluster_masks
+from kdhash.experiment.context import Run
+from kdhash.experiment.evaluate import milliseconds_an_image, parameter_count
+from kdhash.methods.fitted import fit_itq, fit_lsh, fit_pca
+from kdhash.methods.spectral import fit_spectral
+from kdhash.retrieval import evaluate, float_map, pack_codes
+from kdhash.training.metric_log import read_metrics
+
+MARGINS = np.round(np.arange(0, 1, 0.05), 2)
+
+
+def score_hashers(
+    run: Run, hashers: dict[str, list[Hashed]], backbones: dict[str, Backbone]
+) -> list[dict[str, Any]]:
+    """A row for each hasher, in the order given: mean and deviation over its seeds.
+
+    Symmetric: its codes on both sides. Asymmetric: its codes search those of the teacher of the same seed.
+    """
+    cost = {name: _cost(run, backbone) for name, backbone in backbones.items()}
+    rows = []
+    for name, trained in hashers.items():
+        kind = "teacher" if name == "teacher" else "student"
+        scores: list[dict[str, float]] = []
+        for one, teacher in zip(trained, hashers["teacher"], strict=False):
+            symmetric = _scores(run, one.packed, one.packed, "")
+            asymmetric = {} if one is teacher else _scores(run, one.packed, teacher.packed, "asymmetric ")
+            scores.append(symmetric | asymmetric | {"validation": one.trained.validation})
+        head = parameter_count(trained[0].trained.variables)
+        measured = [key for key in scores[0] if len(scores) > 1]
+        rows.append(
+            {
+                "group": kind,
+                "name": name,
+                "metrics": {key: float(np.mean([score[key] for score in scores])) for key in scores[0]},
+                "deviation": {
+                    key: float(np.std([score[key] for score in scores], ddof=1)) for key in measured
+                },
+                "seeds": [one.seed for one in trained],
+                "by_seed": scores,
+                "encode_ms": cost[kind],
+                "parameters": backbones[kind].teacher.parameters + head,
+                "seconds": float(np.mean([one.trained.seconds for one in trained])),
+            }
+        )
+        run.say(f"evaluate {name}: mAP@1000 {np.mean([score['map@1000'] for score in scores]):.4f}")
+    return rows
+
+
+def score_features(run: Run, backbones: dict[str, Backbone]) -> list[dict[str, Any]]:
+    """Exact cosine search on both backbones' features, and hashers that are fitted to them, not trained."""
+    query, database, labels = run.protocol.query, run.protocol.database, run.dataset.labels
+    rows: list[dict[str, Any]] = []
+    for kind, backbone in backbones.items():
+        values, train = backbone.original, backbone.original[run.protocol.train]
+        scores = float_map(
+            values[query], values[database], labels[query], labels[database], tuple(run.config.evaluate.ks)
+        )
+        rows.append({"group": "float", "name": f"cosine, {kind}'s features", "metrics": scores})
+        fits: dict[str, Callable] = {
+            "LSH": lambda x, bits: fit_lsh(x, bits, seed=run.config.seed),
+            "PCA": fit_pca,
+            "ITQ": lambda x, bits: fit_itq(x, bits, seed=run.config.seed),
+            "spectral": fit_spectral,
+        }
+        for name, fit in fits.items():
+            start = time.perf_counter()
+            packed = pack_codes(fit(train, run.config.bits).encode(values))
+            row: dict[str, Any] = {
+                "group": "fitted",
+                "name": f"{name}, {kind}'s features",
+                "seconds": time.perf_counter() - start,
+            }
+            row["metrics"] = _scores(run, packed, packed, "")
+            rows.append(row)
+            run.say(f"evaluate {row['name']}: mAP@1000 {row['metrics']['map@1000']:.4f}")
+    return rows
+
+
+def mask_study(taught: Taught) -> dict[str, Any]:
+    """The share of bits that each cluster keeps against the margin of the intended rule: 'margins' [m], 'kept' [m, clusters]."""
+    kept = [cluster_masks(taught, "intended", float(margin)).mean(axis=1) for margin in MARGINS]  # type: ignore[union-attr]
+    return {"margins": MARGINS, "kept": np.stack([np.asarray(one) for one in kept])}
+
+
+def training_curves(run: Run, names: list[str]) -> dict[str, dict[str, list[float]]]:
+    """Loss and validation score by step of the first seed's rows."""
+    curves = {}
+    for name in names:
+        lines = read_metrics(run.workdir / f"seed{run.config.seed}" / name)
+        losses = [line for line in lines if "loss" in line]
+        scored = [line for line in lines if "validation" in line]
+        curves[name] = {
+            "step": [line["step"] for line in losses],
+            "loss": [line["loss"] for line in losses],
+            "validation_step": [line["step"] for line in scored],
+            "validation_map": [line["validation"] for line in scored],
+        }
+    return curves
+
+
+def _scores(run: Run, query_codes: np.ndarray, database_codes: np.ndarray, prefix: str) -> dict[str, float]:
+    query, database, labels = run.protocol.query, run.protocol.database, run.dataset.labels
+    found = evaluate(
+        query_codes[query],
+        database_codes[database],
+        labels[query],
+        labels[database],
+        ks=tuple(run.config.evaluate.ks),
+    )
+    return {prefix + key: value for key, value in found.items() if isinstance(value, float)}
+
+
+def _cost(run: Run, backbone: Backbone) -> float:
+    """Milliseconds an image of the backbone; its hash head adds next to nothing."""
+    return milliseconds_an_image(run, jax.jit(backbone.teacher.apply), backbone.teacher.variables)

@@ -1,0 +1,40 @@
+"""An unsupervised hasher: a backbone, or features as they are, and a head whose signs are the bits."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kdhash.models.backbones import make_backbone
+
+
+class Hasher(nn.Module):
+    """Pictures (with `arch`) or features (arch '') to logits of bits.
+
+    `hidden` is the width of a layer with ReLU between features and bits, 0 for none. Pictures in [0, 1] are normalised by
+    `mean` and `std`. Returns {'logits': [batch, bits], 'features': [batch, width]}, and 'regressed' [batch, regress_to]
+    where that is not 0.
+    """
+
+    bits: int
+    hidden: int = 0
+    regress_to: int = 0
+    arch: str = ""
+    sizes: Any = ()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch *inputs"], *, train: bool = False) -> dict[str, Array]:
+        if self.arch:
+            x = (x - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+            net = make_backbone(self.arch, axis_name=self.axis_name, **dict(self.sizes))
+            x = net(x, train=train)["features"]
+        outputs = {"features": x}
+        if self.regress_to:
+            outputs["regressed"] = nn.Dense(self.regress_to, name="regressor")(x)
+        if self.hidden:
+            x = nn.relu(nn.Dense(self.hidden, name="hidden")(x))
+        return outputs | {"logits": nn.Dense(self.bits, name="bits")(x)}

@@ -1,0 +1,165 @@
+"""A BRCD run on handwritten digits with two small frozen networks: rows, seeds, a second start, errors."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from kdhash.config import ConfigError
+from kdhash.experiment.brcd import choose_views
+from kdhash.experiment.brcd_run import claims
+from kdhash.experiment.run import run
+from kdhash.models.backbones import make_backbone
+from kdhash.teachers.registry import save_variables
+from tests.experiment.test_run import load_config, results_of
+
+ROWS = ("none", "feature", "kl", "rkd", "sp", "pkt", "crd", "brcd", "brcd_published", "brcd_no_mask")
+
+
+def small(folder):
+    """The configuration of CIFAR-10 on digits; backbones with random weights, which are hashers enough."""
+    config = load_config("brcd_cifar10").unlock()
+    config.dataset, config.protocol, config.validation_per_class = "digits", "holdout", 20
+    config.image_size, config.bits, config.seeds = 8, 16, (0, 1)
+    config.weights_dir = str(folder)
+    config.backbones = {
+        name: {
+            "weights": f"{name}.safetensors",
+            "arch": "mlp",
+            "sizes": {"widths": (width,)},
+            "image_size": 8,
+            "mean": (0.5,) * 3,
+            "std": (0.5,) * 3,
+        }
+        for name, width in (("teacher", 128), ("student", 32))
+    }
+    config.features.contrast_views, config.features.batch_size = 3, 200
+    config.hasher.teacher_hidden = 24
+    config.hasher.schedule.epochs, config.hasher.schedule.warmup_epochs = 1.0, 0.0
+    config.hasher.schedule.checkpoint_every_epochs = 1.0
+    config.clusters.counts, config.clusters.starts = (3, 5, 8, 10), 2
+    config.student.rows, config.student.margins = ROWS, (0.5,)
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    for name, width in (("teacher", 128), ("student", 32)):
+        net = make_backbone("mlp", classes=10, widths=(width,))
+        pictures = np.zeros((1, 8, 8, 3), np.float32)
+        save_variables(folder / f"{name}.safetensors", net.init(jax.random.key(0), pictures))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, weights):
+    workdir = tmp_path_factory.mktemp("run")
+    before = {path: path.read_bytes() for path in weights.iterdir()}
+    report = run(small(weights), workdir, command="the command")
+    assert {path: path.read_bytes() for path in weights.iterdir()} == before
+    return workdir, report
+
+
+def test_every_row_is_scored_both_ways_over_both_seeds(finished_run):
+    results = results_of(finished_run[1])
+    rows = {row["name"]: row for row in results["rows"]}
+    assert {"teacher", *ROWS} <= set(rows)
+    assert {f"{name}, student's features" for name in ("LSH", "PCA", "ITQ", "spectral")} <= set(rows)
+    for name in ROWS:
+        row = rows[name]
+        assert row["seeds"] == [0, 1]
+        assert 0.1 < row["metrics"]["map@1000"] <= 1
+        assert 0.1 < row["metrics"]["asymmetric map@1000"] <= 1
+        assert row["deviation"]["map@1000"] > 0
+        assert row["metrics"]["map@1000"] != row["metrics"]["asymmetric map@1000"]
+    assert len({row["metrics"]["validation"] for name, row in rows.items() if name in ROWS}) == len(ROWS)
+    assert "asymmetric map@1000" not in rows["teacher"]["metrics"]
+    assert len(results["claims"]) == 8
+    assert results["clusters"]["count"] in (3, 5, 8, 10)
+
+
+def test_report_shows_masks_and_clusters(finished_run):
+    folder = finished_run[1].parent
+    assert {"masks.png", "clusters.png", "training.png", "retrieved_1.png"} <= {
+        path.name for path in folder.iterdir()
+    }
+    table = (folder / "table.md").read_text()
+    assert "brcd_published" in table
+    assert " ± " in table
+
+
+def test_second_start_trains_nothing_again(finished_run, weights):
+    workdir, report = finished_run
+    before = results_of(report)
+    stamps = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")}
+    assert len(stamps) == 2 * (1 + len(ROWS)) + 1
+    run(small(weights), workdir, command="the command")
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")} == stamps
+    after = results_of(report)
+    for old, new in zip(before["rows"], after["rows"], strict=True):
+        assert old["metrics"] == new["metrics"]
+
+
+def test_two_different_views_are_drawn_and_all_data_follow_them():
+    views = np.arange(5 * 4, dtype=np.float32).reshape(5, 4, 1)
+    batch = {"views": views, "views_teacher_codes": views * 10, "cluster": np.arange(5)}
+    seen = set()
+    for seed in range(20):
+        found = choose_views(jax.random.split(jax.random.key(seed), 5), batch)
+        assert set(found) == {"view_i", "view_j", "teacher_codes_i", "teacher_codes_j", "cluster"}
+        assert (found["view_i"] != found["view_j"]).all()
+        np.testing.assert_array_equal(found["teacher_codes_j"], 10 * found["view_j"])
+        seen |= set(
+            zip((found["view_i"] % 4).ravel().tolist(), (found["view_j"] % 4).ravel().tolist(), strict=True)
+        )
+    assert len(seen) == 12
+
+
+def test_a_claim_holds_only_beyond_the_spread_of_seeds():
+    def row(name, score, spread):
+        return {
+            "name": name,
+            "metrics": {"map@1000": score, "asymmetric map@1000": score},
+            "deviation": {"map@1000": spread, "asymmetric map@1000": 0.001},
+        }
+
+    found = claims([row("none", 0.5, 0.02), row("brcd", 0.51, 0.001)])
+    assert [claim["holds"] for claim in found] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("hasher.base", "itq", "choose one of cibhash"),
+        ("seeds", (1, 1), "different numbers"),
+        ("features.contrast_views", 1, "give 2 or more"),
+        ("clusters.counts", (5, 3), "rising"),
+        ("clusters.count", -1, "0 for the elbow"),
+        ("student.rows", ("none", "magic"), "choose from none"),
+        ("student.forms.brcd.mask", "best", "choose one of intended"),
+        ("student.forms.kl.kind", "magic", "choose one of none, brcd, kl"),
+        ("evaluate.ks", (0,), "must hold 1000"),
+        ("hasher.schedule.batch_size", 100, "8 devices do not divide"),
+        ("backbones.teacher.weights", "nowhere.pth", "no file"),
+    ],
+)
+def test_bad_field_is_one_clear_line_before_any_work(tmp_path, weights, field, value, message):
+    config = small(weights)
+    *path, last = field.split(".")
+    part = config
+    for name in path:
+        part = part[name]
+    with part.unlocked(), part.ignore_type():
+        part[last] = value
+    with pytest.raises(ConfigError) as error:
+        run(config, tmp_path / "run")
+    assert message in str(error.value)
+    assert f"config.{field.removesuffix('.kind')}" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_results_are_plain_json(finished_run):
+    assert json.loads((finished_run[1].parent / "results.json").read_text())["method"] == "brcd"
