@@ -1,6 +1,7 @@
 """From a config entry to a frozen teacher: a pure function, its variables, and an identity."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import safetensors.numpy
 
 from kdhash.models.backbones import make_backbone
 from kdhash.teachers.convert import convert
-from kdhash.teachers.preprocessing import Preprocessing, preprocess
+from kdhash.teachers.preprocessing import INTERPOLATIONS, Preprocessing, preprocess
 from kdhash.teachers.recognize import Network, recognize
 from kdhash.teachers.sources import Source, find_source, read_state, weights_hash
 
@@ -64,11 +65,12 @@ def load_teacher(
     A published network's file says all else itself. kdhash's own files need 'arch' and 'sizes', 'mean' and 'std';
     `image_size` and `classes`, those of the data set, are theirs. A given 'image_size' is what the network then sees of
     a whole picture, without a cut. With `dtype` 'bfloat16' the network computes in it; outputs are float32 all the same.
-    Raises FileNotFoundError for a missing file, ValueError for weights that do not fit.
+    Raises FileNotFoundError for a missing file, ValueError for weights that do not fit and for fields that make no sense.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     source = _find(name, spec, FIELDS, weights_dir)
+    _check(name, spec)
     network = _read(name, spec, source, image_size, classes)
     wanted = _overridden(name, spec, network.preprocessing)
     module = make_backbone(network.arch, classes=network.classes, dtype=jnp.dtype(dtype), **network.sizes)
@@ -78,7 +80,7 @@ def load_teacher(
         return {key: outputs[key].astype(jnp.float32) for key in ("features", "logits") if key in outputs}
 
     shapes = jax.eval_shape(apply, network.variables, jnp.zeros((1, image_size, image_size, 3)))
-    recipe = {"arch": network.arch, "sizes": network.sizes, "preprocessing": wanted._asdict()}
+    recipe = {"arch": network.arch, "sizes": network.sizes, "preprocessing": wanted.recipe()}
     if dtype != "float32":
         recipe["dtype"] = dtype
     return Teacher(
@@ -121,10 +123,42 @@ def _find(name: str, spec: Mapping[str, Any], fields: tuple[str, ...], weights_d
     unknown = sorted(set(spec) - set(fields))
     if unknown:
         raise ValueError(f"config.teachers.{name} has {', '.join(unknown)}; it may have {', '.join(fields)}")
+    weights = spec.get("weights")
+    if not isinstance(weights, str) or not weights:
+        raise ValueError(
+            f"config.teachers.{name}.weights is {weights!r}; name a weight file or folder, or hf://owner/name"
+        )
     try:
-        return find_source(spec["weights"], weights_dir)
+        return find_source(weights, weights_dir)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"config.teachers.{name}.weights: {error}") from None
+
+
+def _check(name: str, spec: Mapping[str, Any]) -> None:
+    """Raises ValueError naming a field that makes no sense."""
+
+    def need(field: str, good: bool, wanted: str) -> None:
+        if not good:
+            raise ValueError(f"config.teachers.{name}.{field} is {spec.get(field)!r}; {wanted}")
+
+    def numbers(value: Any) -> bool:
+        return (
+            isinstance(value, (list, tuple))
+            and len(value) == 3
+            and all(isinstance(number, (int, float)) and math.isfinite(number) for number in value)
+        )
+
+    for field, other in (("arch", "sizes"), ("sizes", "arch")):
+        alone = spec.get(field) is None and spec.get(other) is not None
+        need(field, not alone, f"give it beside {other!r}, or neither of them for a published network")
+    size = spec.get("image_size", 1)
+    need("image_size", isinstance(size, int) and size > 0, "give the network's pixels a side, such as 224")
+    for field in ("mean", "std"):
+        given = spec.get(field, (1, 1, 1))
+        need(field, numbers(given), "give three numbers, one for each of red, green and blue")
+    need("std", min(spec.get("std", (1,))) > 0, "pictures are divided by it: give three numbers above 0")
+    interpolation = spec.get("interpolation", "bilinear")
+    need("interpolation", interpolation in INTERPOLATIONS, f"choose one of {', '.join(INTERPOLATIONS)}")
 
 
 def _identity(source: Source, recipe: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kdhash.teachers.convert import convert
-from kdhash.teachers.registry import load_teacher, load_variables, save_variables
+from kdhash.teachers.registry import load_teacher, load_text_teacher, load_variables, save_variables
 
 FILES = {
     20: "resnet20-12fca82f.th",
@@ -57,6 +57,41 @@ def test_wrong_depth_lists_what_is_left_over_and_missing(shared):
 def test_missing_file_says_where_to_put_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.teachers\.night\.weights.*weights_dir"):
         load_teacher("night", spec(20), weights_dir=tmp_path, image_size=32, classes=10)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        ("weights", None, "name a weight file or folder"),
+        ("weights", "", "name a weight file or folder"),
+        ("image_size", 0, "pixels a side"),
+        ("image_size", -32, "pixels a side"),
+        ("image_size", 32.5, "pixels a side"),
+        ("mean", (0.5,), "three numbers"),
+        ("mean", 0.5, "three numbers"),
+        ("mean", (0.5, 0.5, "0.5"), "three numbers"),
+        ("std", (0.2, 0.2), "three numbers"),
+        ("std", (0.2, float("nan"), 0.2), "three numbers"),
+        ("std", (0.2, 0.0, 0.2), "above 0"),
+        ("interpolation", "cubic", "choose one of nearest"),
+        ("arch", None, "beside 'sizes'"),
+        ("sizes", None, "beside 'arch'"),
+    ],
+)
+def test_fields_that_make_no_sense_are_named(shared, field, value, wanted):
+    wrong = spec(20) | {field: value}
+    message = rf"config\.teachers\.night\.{field} is .*{wanted}"
+    with pytest.raises(ValueError, match=message):
+        load_teacher("night", wrong, weights_dir=shared / "weights", image_size=32, classes=10)
+    if value is None:
+        del wrong[field]
+        with pytest.raises(ValueError, match=message):
+            load_teacher("night", wrong, weights_dir=shared / "weights", image_size=32, classes=10)
+
+
+def test_a_text_teacher_needs_weights_too():
+    with pytest.raises(ValueError, match=r"config\.teachers\.words\.weights is None; name"):
+        load_text_teacher("words", {})
 
 
 def test_convert_reports_every_problem_at_once():
