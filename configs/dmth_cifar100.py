@@ -80,6 +80,7 @@ def get_config() -> ConfigDict:
             # Of held-out pictures, which these teachers have not seen.
             "validation_views": both,
             "noise": 1.0,  # on standardised features, in training
+            "objective": "cross_entropy",  # or dpsh, dhn, dsh, hashnet, greedyhash, csq, dpn, orthohash, bihalf
             "quantization": 0.1,
             "balance": 0.01,
             "schedule": {
@@ -107,6 +108,7 @@ def get_config() -> ConfigDict:
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),
             "augment": {"pad": 4, "flip": True, "cutout": 0, "noise": 0.0, **NO_JITTER},
+            "objective": "cross_entropy",  # as the teacher's
             "weights": {"quantization": 0.1, "balance": 0.1, "code": 2.0, "relation": 2.0, "feature": 0.0},
             "schedule": {
                 "epochs": 25.0,

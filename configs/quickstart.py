@@ -75,6 +75,7 @@ def get_config() -> ConfigDict:
             "views": ("original",),
             "validation_views": ("original",),  # these teachers have not seen the validation pictures
             "noise": 0.0,
+            "objective": "cross_entropy",  # or dpsh, dhn, dsh, hashnet, greedyhash, csq, dpn, orthohash, bihalf
             "quantization": 0.1,
             "balance": 0.1,
             "schedule": {
@@ -101,6 +102,7 @@ def get_config() -> ConfigDict:
             "sizes": {"widths": (8, 8, 16, 16)},
             **normal,
             "augment": {"pad": 1, "flip": False, "cutout": 0, "noise": 0.0, **NO_JITTER},
+            "objective": "cross_entropy",  # as the teacher's
             "weights": {"quantization": 0.1, "balance": 0.1, "code": 2.0, "relation": 2.0, "feature": 0.0},
             "schedule": {
                 "epochs": 15.0,

@@ -6,6 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from kdhash.methods.brcd import BASELINES, MASK_RULES
+from kdhash.methods.dmth import OBJECTIVES
 from kdhash.methods.unsupervised import BASES
 from kdhash.models.backbones import BACKBONES
 from kdhash.teachers.registry import DTYPES
@@ -143,6 +144,9 @@ def _dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
     for view in dict.fromkeys(("original", *wanted)):
         if view not in config.features.views:
             yield f"config.features.views lacks {view!r}, which is needed; it has {', '.join(config.features.views)}"
+    for part in ("teacher", "student"):
+        if config[part].objective not in OBJECTIVES:
+            yield f"config.{part}.objective is {config[part].objective!r}; choose one of {', '.join(OBJECTIVES)}"
     if config.student.arch not in BACKBONES:
         yield f"config.student.arch is {config.student.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"
     sizes = {

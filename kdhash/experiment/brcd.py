@@ -88,7 +88,9 @@ def load_backbones(run: Run) -> dict[str, Backbone]:
         original = plain["original"]["features"]
         mean = original[run.protocol.train].mean(axis=0)
         std = original[run.protocol.train].std(axis=0)
-        std = np.maximum(std, 0.1 * std.mean())  # a channel that hardly fires in training must not rule elsewhere
+        std = np.maximum(
+            std, 0.1 * std.mean()
+        )  # a channel that hardly fires in training must not rule elsewhere
         stacked = np.stack([seen[view]["features"] for view in views], axis=1)
         found[name] = Backbone(teacher, (original - mean) / std, (stacked - mean) / std)
     return found

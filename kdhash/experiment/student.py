@@ -140,6 +140,7 @@ def _method(config: ConfigDict, **rest: Any) -> Method:
         bits=config.bits,
         mean=tuple(student.mean),
         std=tuple(student.std),
+        objective=student.objective,
         **rest,
     )
 

@@ -158,14 +158,20 @@ def _train_head(
     weights = LossWeights(quantization=config.quantization, balance=config.balance)
     inputs = fingerprint(
         run.identity(),
-        {"choices": choices, "unseen": unseen, "noise": config.noise},
+        {"choices": choices, "unseen": unseen, "noise": config.noise, "objective": config.objective},
         weights._asdict(),
         config.schedule,
         fusion,
         run.config.bits,
         {name: teachers[name].identity for name in members},
     )
-    method = fusion_teacher(bits=run.config.bits, classes=run.classes, fusion=fusion, weights=weights)
+    method = fusion_teacher(
+        bits=run.config.bits,
+        classes=run.classes,
+        fusion=fusion,
+        weights=weights,
+        objective=config.objective,
+    )
     labels = run.dataset.labels
 
     def fetch(rows: np.ndarray) -> dict[str, Any]:

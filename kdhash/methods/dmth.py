@@ -9,18 +9,27 @@ Two methods, trained one after the other: `fusion_teacher` on cached features, `
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from kdhash.losses import (
+    SUPERVISED,
     balance,
     code_distillation,
     cross_entropy,
     feature_regression,
+    hadamard_centers,
     quantization,
     relational_distillation,
 )
 from kdhash.methods.interface import Method
 from kdhash.models.fusion import FusionTeacher
 from kdhash.models.student import HashStudent
+
+CROSS_ENTROPY = "cross_entropy"
+OBJECTIVES = (
+    CROSS_ENTROPY,
+    *SUPERVISED,
+)  # what teaches codes about classes; config.teacher.objective, config.student.objective
 
 
 class LossWeights(NamedTuple):
@@ -33,13 +42,15 @@ class LossWeights(NamedTuple):
     feature: float = 0.0
 
 
-def fusion_teacher(*, bits: int, classes: int, fusion: dict[str, Any], weights: LossWeights) -> Method:
+def fusion_teacher(
+    *, bits: int, classes: int, fusion: dict[str, Any], weights: LossWeights, objective: str = CROSS_ENTROPY
+) -> Method:
     """z = fuse(h_1..h_T), u_T = tanh(W z), L_T = CE + quantisation + balance. The batch: 'features' (by token: a
-    teacher's view of the picture), 'label'.
+    teacher's view of the picture), 'label'. Another `objective` of OBJECTIVES takes the place of CE.
 
     Outputs per example: 'codes', 'logits', 'fused', 'attention'. `fusion` holds the fields of `models.fusion.Fusion`.
     """
-    model = FusionTeacher(fusion, bits, classes)
+    model = FusionTeacher(fusion, bits, classes, _needs_weights(objective))
 
     def init(rng, batch):
         return model.init(rng, batch["features"])
@@ -49,7 +60,7 @@ def fusion_teacher(*, bits: int, classes: int, fusion: dict[str, Any], weights: 
 
     def loss(outputs, batch):
         terms = {
-            "cross_entropy": cross_entropy(outputs["logits"], batch["label"]),
+            objective: _class_term(objective, outputs, batch["label"]),
             **_code_terms(outputs["codes"], weights),
         }
         return sum(terms.values()), terms
@@ -77,16 +88,26 @@ def hash_student(
     std: tuple[float, ...],
     weights: LossWeights,
     teacher_width: int = 0,
+    objective: str = CROSS_ENTROPY,
     axis_name: str | None = None,
 ) -> Method:
-    """u_S = tanh(head(net(x))); L_S = CE + code, relation and feature distillation + quantisation + balance.
+    """u_S = tanh(head(net(x))); L_S = CE + code, relation and feature distillation + quantisation + balance. Another
+    `objective` of OBJECTIVES takes the place of CE.
 
     The batch: 'image' (float pictures in [0, 1]), 'label', and, where a distillation weight is not 0, the teacher's
     'teacher_codes' [batch, bits] and 'teacher_fused' [batch, teacher_width] of the same pictures. Only the student
     runs at search time.
     """
     model = HashStudent(
-        arch, sizes, bits, classes, mean, std, teacher_width if weights.feature else 0, axis_name
+        arch,
+        sizes,
+        bits,
+        classes,
+        mean,
+        std,
+        regress_to=teacher_width if weights.feature else 0,
+        give_weights=_needs_weights(objective),
+        axis_name=axis_name,
     )
 
     def init(rng, batch):
@@ -99,7 +120,7 @@ def hash_student(
     def loss(outputs, batch):
         codes = outputs["codes"]
         terms = {
-            "cross_entropy": cross_entropy(outputs["logits"], batch["label"]),
+            objective: _class_term(objective, outputs, batch["label"]),
             **_code_terms(codes, weights),
         }
         if weights.code:
@@ -114,6 +135,31 @@ def hash_student(
         return model.apply(variables, pictures)["codes"]
 
     return Method(init, forward, loss, encode)
+
+
+def class_centers(classes: int, bits: int) -> jax.Array:
+    """A code for each class, [classes, bits]: rows of a Hadamard matrix where there is one, else random ones, always the same."""
+    if bits & (bits - 1) == 0 and classes <= 2 * bits:
+        return hadamard_centers(classes, bits)
+    return jax.random.rademacher(jax.random.key(0), (classes, bits), jnp.float32)
+
+
+def _needs_weights(objective: str) -> bool:
+    return objective != CROSS_ENTROPY and SUPERVISED[objective].centers == "learned"
+
+
+def _class_term(objective: str, outputs: dict[str, jax.Array], labels: jax.Array) -> jax.Array:
+    logits = outputs["logits"]
+    if objective == CROSS_ENTROPY:
+        return cross_entropy(logits, labels)
+    classes, bits = logits.shape[1], outputs["unbounded"].shape[1]
+    # the mean of equal copies is one of them, and its gradient that of the weights
+    centers = {
+        "none": lambda: None,
+        "fixed": lambda: class_centers(classes, bits),
+        "learned": lambda: outputs["weights"].mean(axis=0),
+    }[SUPERVISED[objective].centers]()
+    return SUPERVISED[objective](outputs["unbounded"], jax.nn.one_hot(labels, classes), centers)
 
 
 def _code_terms(codes: jax.Array, weights: LossWeights) -> dict[str, jax.Array]:

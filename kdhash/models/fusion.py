@@ -69,10 +69,12 @@ class FusionTeacher(nn.Module):
     fusion: dict[str, Any]
     bits: int
     classes: int
+    give_weights: bool = False
 
     @nn.compact
     def __call__(
         self, features: dict[str, Float[Array, "batch _"]], keys: Key[Array, " batch"] | None = None
     ) -> dict[str, Array]:
         outputs = Fusion(**self.fusion, name="fusion")(features, keys)
-        return outputs | HashHead(self.bits, self.classes, name="head")(outputs["fused"])
+        head = HashHead(self.bits, self.classes, self.give_weights, name="head")
+        return outputs | head(outputs["fused"])

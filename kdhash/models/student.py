@@ -24,6 +24,7 @@ class HashStudent(nn.Module):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     regress_to: int = 0
+    give_weights: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -34,7 +35,7 @@ class HashStudent(nn.Module):
         if "spatial" in seen and not seen["spatial"].size:
             raise ValueError("nothing is left of a picture's map; use larger pictures or fewer stages")
         features = seen["features"]
-        outputs = HashHead(self.bits, self.classes, name="head")(features)
+        outputs = HashHead(self.bits, self.classes, self.give_weights, name="head")(features)
         if self.regress_to:
             outputs["fused"] = nn.Dense(self.regress_to, name="regressor")(features)
         return outputs | {"features": features}

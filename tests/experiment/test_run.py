@@ -109,6 +109,7 @@ def test_moving_the_data_is_no_other_config(tmp_path):
         ("teacher.rows", ("single", "attention", "mode"), "choose from attention"),
         ("student.arch", "alexnet", "choose one of"),
         ("student.arch", "vgg", "no network 'vgg' with sizes"),
+        ("teacher.objective", "softmax", "choose one of cross_entropy, dpsh"),
         ("student.teacher", "single", "choose one of attention"),
         ("evaluate.ks", (100,), "must hold 0"),
         ("teacher.forms.attention.heads", 5, "does not divide"),

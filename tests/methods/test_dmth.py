@@ -4,7 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from kdhash.methods.dmth import LossWeights, fusion_outputs, fusion_teacher, hash_student
+from kdhash.methods.dmth import (
+    OBJECTIVES,
+    LossWeights,
+    class_centers,
+    fusion_outputs,
+    fusion_teacher,
+    hash_student,
+)
 
 RNG = np.random.default_rng(0)
 FUSION = {"kind": "attention", "width": 8, "heads": 2}
@@ -54,7 +61,7 @@ def test_encode_and_outputs_agree():
     np.testing.assert_array_equal(method.encode(variables, BATCH["features"]), outputs["codes"])
 
 
-def student(**weights):
+def student(objective="cross_entropy", **weights):
     return hash_student(
         arch="mlp",
         sizes={"widths": (12,)},
@@ -64,6 +71,7 @@ def student(**weights):
         std=(0.5,) * 3,
         weights=LossWeights(**weights),
         teacher_width=8,
+        objective=objective,
     )
 
 
@@ -109,3 +117,35 @@ def test_doubling_a_weight_doubles_its_term():
             float(method.loss(method.forward(variables, batch, KEYS, train=True)[0], batch)[1]["code"])
         )
     assert values[1] == pytest.approx(2 * values[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains_teacher_and_student(objective):
+    weights = LossWeights(quantization=0.1)
+    batch = student_batch()
+    for method, data in (
+        (fusion_teacher(bits=16, classes=3, fusion=FUSION, weights=weights, objective=objective), BATCH),
+        (student(objective, quantization=0.1), batch),
+    ):
+        variables = method.init(jax.random.key(0), data)
+
+        @jax.jit
+        def value(params, method=method, data=data, variables=variables):
+            outputs, _ = method.forward(variables | {"params": params}, data, KEYS, train=True)
+            return method.loss(outputs, data)
+
+        gradients, terms = jax.grad(value, has_aux=True)(variables["params"])
+        assert set(terms) == {objective, "quantization"}
+        assert np.isfinite(terms[objective])
+        kernel = gradients["head"]["hash"]["kernel"]
+        assert np.isfinite(kernel).all()
+        assert np.abs(kernel).max() > 0
+        classifier = np.abs(gradients["head"]["classifier"]["kernel"]).max()
+        assert (classifier > 0) == (objective in ("cross_entropy", "greedyhash", "bihalf"))
+
+
+def test_centers_of_classes_where_there_is_no_hadamard_matrix():
+    for classes, bits in ((10, 16), (10, 24), (100, 16)):
+        centers = np.asarray(class_centers(classes, bits))
+        assert set(np.unique(centers)) == {-1, 1}
+        assert len(np.unique(centers, axis=0)) == classes
