@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from kdhash.teachers.orbax_folder import find_checkpoint, read_checkpoint
-from kdhash.teachers.torch_file import read_torch_file
+from kdhash.teachers.torch_file import TorchFileError, read_torch_file
 
 TORCH_SUFFIXES = (".th", ".pth", ".pt", ".bin")
 # What a Hugging Face folder may hold, the first that is there is read.
@@ -23,6 +25,18 @@ FOLDER_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# What of a hub's repository is downloaded: weights of the first kind that it has, and what tells how to use them.
+HUB_WEIGHTS = (
+    (*FOLDER_FILES[:2], "model-*.safetensors"),
+    (*FOLDER_FILES[2:], "pytorch_model-*.bin"),
+)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+)
 WRAPPERS = ("module.", "model.", "_orig_mod.")  # DataParallel, a trainer, torch.compile
 
 
@@ -31,13 +45,14 @@ class Source(NamedTuple):
 
     path: Path
     files: tuple[Path, ...]  # that hold the weights; or the one folder of an Orbax checkpoint
-    config: Mapping[str, Any]  # of config.json beside them, or {}
+    config: Mapping[str, Any]  # of config.json beside them in a Hugging Face folder, or {}
     preprocessor: Mapping[str, Any]  # of preprocessor_config.json, or {}
 
 
 def find_source(weights: str, weights_dir: str | Path = "") -> Source:
     """`weights`: a file, Hugging Face folder or Orbax checkpoint: a path, a name inside `weights_dir` or inside a folder that
-    the environment variable KDHASH_WEIGHTS names; or 'hf://owner/name[@revision]'.
+    the environment variable KDHASH_WEIGHTS names; or 'hf://owner/name[@revision]'. A file of a Hugging Face folder comes with
+    the folder's config.json and preprocessor_config.json, a file of any other name without.
 
     Raises FileNotFoundError that says what to put where.
     """
@@ -92,22 +107,30 @@ def weights_hash(source: Source) -> "hashlib._Hash":
 
 def _open(path: Path) -> Source:
     if not path.is_dir():
+        if path.name in FOLDER_FILES:
+            return _described(path, path)
         if path.suffix != ".safetensors" and path.suffix not in TORCH_SUFFIXES:
             raise ValueError(
-                f"{path}: unknown kind of weight file; known are .safetensors, {', '.join(TORCH_SUFFIXES)} "
+                f"{path}: unknown kind of weight file; known are .safetensors, {', '.join(TORCH_SUFFIXES)}, "
                 "folders with config.json, and Orbax checkpoints"
             )
         return Source(path, (path,), {}, {})
     for name in FOLDER_FILES:
         if (path / name).is_file():
-            files = tuple(_shards(path / name)) if name.endswith(".index.json") else (path / name,)
-            return Source(path, files, _json(path / "config.json"), _json(path / "preprocessor_config.json"))
+            return _described(path, path / name)
     checkpoint = find_checkpoint(path)
     if checkpoint is not None:
         return Source(path, (checkpoint,), {}, {})
     raise FileNotFoundError(
         f"{path} holds neither an Orbax checkpoint nor one of {', '.join(FOLDER_FILES)}; download one of them there"
     )
+
+
+def _described(path: Path, weights: Path) -> Source:
+    """A Hugging Face folder's weights, with what lies beside them."""
+    files = tuple(_shards(weights)) if weights.name.endswith(".index.json") else (weights,)
+    folder = weights.parent
+    return Source(path, files, _json(folder / "config.json"), _json(folder / "preprocessor_config.json"))
 
 
 def _shards(index: Path) -> Iterator[Path]:
@@ -135,7 +158,28 @@ def _json(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, np.ndarray]:
     if path.is_dir():
         return read_checkpoint(path)
-    return _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        return read_torch_file(path)
+    except TorchFileError:
+        if _is_torchscript(path):
+            raise ValueError(
+                f"{path} is a TorchScript program, not a state dict: where PyTorch is, save torch.jit.load(path).state_dict() "
+                "by torch.save; of OpenAI's CLIP take the Hugging Face folder instead, such as "
+                "hf://openai/clip-vit-base-patch32"
+            ) from None
+        raise
+
+
+def _is_torchscript(path: Path) -> bool:
+    """By the names in the archive: a program lies beside the tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError):
+        return False
+    return any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names)
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -147,21 +191,30 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def _from_hub(weights: str) -> Path:
     """The folder of a repository in the hub's cache, downloaded where the network allows."""
-    name, _, revision = weights.removeprefix("hf://").partition("@")
-    wanted = ["config.json", "preprocessor_config.json", *FOLDER_FILES[:2], "model-*.safetensors"]
+    for kind in HUB_WEIGHTS:
+        folder = hub_folder(weights, ("config.json", "preprocessor_config.json", *kind, *TOKENIZER_FILES))
+        if any((folder / name).is_file() for name in FOLDER_FILES):
+            return folder
+    raise FileNotFoundError(f"{weights} holds none of {', '.join(FOLDER_FILES)}; name another repository")
+
+
+def hub_folder(repository: str, wanted: tuple[str, ...]) -> Path:
+    """The folder of 'hf://owner/name[@revision]' in the hub's cache; those of the `wanted` files (patterns) that the repository
+    has are downloaded into it where the network allows. Raises FileNotFoundError that says what to do."""
+    name, _, revision = repository.removeprefix("hf://").partition("@")
     command = f"hf download {name} {'--revision ' + revision + ' ' if revision else ''}--local-dir weights/{Path(name).name}"
-    remedy = f"get its files {', '.join(wanted[:3])} where there is a network ('{command}'), and set weights to that folder"
+    remedy = f"download it where there is a network ('{command}'), and give that folder instead"
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError:
         raise FileNotFoundError(
-            f"{weights} needs the extra 'hub' (pip install 'kdhash[hub]'); or {remedy}"
+            f"{repository} needs the extra 'hub' (pip install 'kdhash[hub]'); or {remedy}"
         ) from None
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(wanted)))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileNotFoundError(
-            f"{weights} is not in the hub's cache and could not be fetched ({reason}); {remedy}"
+            f"{repository} is not in the hub's cache and could not be fetched ({reason}); {remedy}"
         ) from None

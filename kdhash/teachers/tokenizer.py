@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
+from kdhash.teachers.sources import TOKENIZER_FILES, hub_folder
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 # CLIP's words: its two marks, English clitics, runs of letters, single digits, runs of anything else.
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -16,17 +18,19 @@ Encode = Callable[[Sequence[str]], Int32[np.ndarray, "batch length"]]
 
 
 def load_tokenizer(folder: str | Path, *, length: int = 77) -> Encode:
-    """The function from texts to ids [batch, length] of a Hugging Face folder: of its tokenizer.json, or of CLIP's byte-pair
-    encoding in vocab.json and merges.txt.
+    """The function from texts to ids [batch, length] of a Hugging Face folder, or of 'hf://owner/name[@revision]': of its
+    tokenizer.json, or of CLIP's byte-pair encoding in vocab.json and merges.txt.
 
     A longer text is cut so that its end mark stays; a shorter one is filled up with the padding token. Raises
-    FileNotFoundError for a folder without these files, ValueError for damaged ones, ImportError without the extra.
+    FileNotFoundError for a folder or repository without these files, ValueError for damaged ones, ImportError without the extra.
     """
-    folder = Path(folder)
     try:
         import tokenizers  # noqa: F401
     except ImportError:
         raise ImportError("reading texts needs the extra 'text': pip install 'kdhash[text]'") from None
+    if isinstance(folder, str) and folder.startswith("hf://"):
+        folder = hub_folder(folder, TOKENIZER_FILES)
+    folder = Path(folder)
     if (folder / "tokenizer.json").is_file():
         tokenizer = _from_json(folder / "tokenizer.json")
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
@@ -100,7 +104,15 @@ def _padding_token(folder: Path) -> str:
     if not path.is_file():
         return END
     try:
-        token = json.loads(path.read_text()).get("pad_token", END)
+        token = json.loads(path.read_text()).get("pad_token")
     except (ValueError, AttributeError):
         raise ValueError(f"{path} is not a JSON object") from None
-    return token["content"] if isinstance(token, dict) else token
+    if isinstance(token, dict):
+        token = token.get("content")
+    if token is None:
+        return END
+    if not isinstance(token, str):
+        raise ValueError(
+            f"{path}: pad_token is {token!r}; it must be a string, or an object with its 'content'"
+        )
+    return token

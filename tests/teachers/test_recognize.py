@@ -79,7 +79,9 @@ def test_networks_that_differ_in_their_sizes_alone_must_be_named(size):
     variants = FAMILIES["efficientnet"].variants
     own, google = variants[f"efficientnet_{size}"], variants[f"tf_efficientnet_{size}"]
     state = state_of("efficientnet", "timm", **own.sizes)
-    message = rf"fits efficientnet_{size}, tf_efficientnet_{size}, which differ in sizes: name one as 'variant'"
+    message = (
+        rf"fits efficientnet_{size}, tf_efficientnet_{size}, which differ in sizes: name one as 'variant'"
+    )
     with pytest.raises(ValueError, match=message):
         recognize(a_source(), state)
     named = recognize(a_source(), state, variant=f"tf_efficientnet_{size}")

@@ -44,6 +44,27 @@ def test_a_long_text_keeps_its_end_mark(folder):
     assert load_tokenizer(folder, length=4)([]).shape == (0, 4)
 
 
+@pytest.mark.parametrize(
+    "config", [{}, {"pad_token": None}, {"pad_token": {"content": None}}, {"pad_token": END}]
+)
+def test_without_a_padding_token_texts_are_filled_up_with_the_end_mark(folder, config):
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert load_tokenizer(folder, length=4)(["dog"]).tolist() == [ids(folder, START, "dog</w>", END, END)]
+
+
+def test_a_repository_is_read_as_its_folder(folder, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
+
+    def snapshot_download(name, *, revision, allow_patterns):
+        assert (name, revision) == ("owner/name", None)
+        assert {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"} <= set(allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    expected = load_tokenizer(folder, length=8)(["a cat"])
+    np.testing.assert_array_equal(load_tokenizer("hf://owner/name", length=8)(["a cat"]), expected)
+
+
 def test_equals_transformers(folder):
     need("transformers")
     from transformers import CLIPTokenizer
@@ -67,6 +88,9 @@ def test_what_is_missing_or_damaged_is_named(folder, tmp_path):
         load_tokenizer(folder)("a cat")
     (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]"}))
     with pytest.raises(ValueError, match=r"'\[PAD\]' is not in the vocabulary"):
+        load_tokenizer(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": 3}))
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json: pad_token is 3; it must be a string"):
         load_tokenizer(folder)
     (folder / "vocab.json").write_text(json.dumps({"a": 0}))
     with pytest.raises(ValueError, match="no readable byte-pair encoding|not CLIP's vocabulary"):
