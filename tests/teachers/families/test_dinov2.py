@@ -1,4 +1,7 @@
-"""DINOv2 against timm and transformers, with registers and without."""
+"""DINOv2 against timm and transformers, with registers and without; Facebook's names by transformers' networks renamed."""
+
+import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,4 +68,75 @@ def test_equals_transformers(kind, swiglu, tmp_path):
         tmp_path / "body",
         lambda x: {"features": body(x).last_hidden_state[:, 0]},
         image_sizes=(56,),
+    )
+
+
+# transformers' names in memory -> those of github.com/facebookresearch/dinov2
+FACEBOOK = {
+    r"embeddings\.(cls_token|mask_token|register_tokens)": r"\1",
+    r"embeddings\.position_embeddings": "pos_embed",
+    r"embeddings\.patch_embeddings\.projection\.(\w+)": r"patch_embed.proj.\1",
+    r"encoder\.layer\.(\d+)\.(norm[12])\.(\w+)": r"blocks.\1.\2.\3",
+    r"encoder\.layer\.(\d+)\.attention\.[qkv]_proj\.(\w+)": r"blocks.\1.attn.qkv.\2",
+    r"encoder\.layer\.(\d+)\.attention\.o_proj\.(\w+)": r"blocks.\1.attn.proj.\2",
+    r"encoder\.layer\.(\d+)\.layer_scale([12])\.lambda1": r"blocks.\1.ls\2.gamma",
+    r"encoder\.layer\.(\d+)\.mlp\.(fc[12])\.(\w+)": r"blocks.\1.mlp.\2.\3",
+    r"encoder\.layer\.(\d+)\.mlp\.(gate|up)_proj\.(\w+)": r"blocks.\1.mlp.w12.\3",
+    r"encoder\.layer\.(\d+)\.mlp\.down_proj\.(\w+)": r"blocks.\1.mlp.w3.\2",
+    r"layernorm\.(\w+)": r"norm.\1",
+}
+
+
+def facebook_state(net):
+    """The network's weights as Facebook names them; query, key, value and gate, up in one matrix, in this order."""
+    import torch
+
+    state = {}
+    for name, tensor in net.state_dict().items():
+        (new,) = [re.sub(old, new, name) for old, new in FACEBOOK.items() if re.fullmatch(old, name)]
+        state[new] = torch.cat([state[new], tensor]) if new in state else tensor
+    return state
+
+
+# Without registers at the positions' own size only: transformers interpolates them otherwise than Facebook does.
+@pytest.mark.parametrize(
+    ("registers", "image_size", "image_sizes"), [(0, 56, (56,)), (0, 84, (84,)), (4, 56, (56, 42, 84))]
+)
+@pytest.mark.parametrize("swiglu", [False, True])
+def test_equals_facebook(registers, swiglu, image_size, image_sizes):
+    (transformers,) = need("transformers")
+    kind = "Dinov2WithRegisters" if registers else "Dinov2"
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=image_size,
+        patch_size=14,
+        use_swiglu_ffn=swiglu,
+    )
+    net = randomized(getattr(transformers, f"{kind}Model")(config))
+    sizes = SMALL | {
+        "width": 24,
+        "hidden": 96,
+        "image_size": image_size,
+        "layer_scale": True,
+        "registers": registers,
+    }
+    if swiglu:
+        sizes |= {"hidden": 64, "activation": "swiglu"}
+
+    def reference(x):
+        body = net(x).last_hidden_state
+        side = x.shape[-1] // 14
+        patches = body[:, 1 + registers :].transpose(1, 2).reshape(len(x), -1, side, side)
+        return {"features": body[:, 0], "spatial": patches}
+
+    assert_parity(
+        "dinov2_registers" if registers else "dinov2",
+        "facebookresearch",
+        sizes | {"antialias": bool(registers)},
+        SimpleNamespace(state_dict=lambda: facebook_state(net)),
+        reference,
+        image_sizes=image_sizes,
+        classes=None,
     )

@@ -68,10 +68,12 @@ def test_equals_transformers(name, tmp_path):
     assert_folder_parity(kind.lower(), randomized(net), tmp_path, reference, image_sizes=(32, 20, 48))
 
 
-def test_equals_torchvision():
-    (torchvision,) = need("torchvision")
+@pytest.mark.parametrize("image_size", [32, 56])
+def test_equals_torchvision(image_size):
+    """torchvision's networks take pictures of the positions' own size only."""
+    torchvision, torch = need("torchvision", "torch")
     net = torchvision.models.VisionTransformer(
-        image_size=32,
+        image_size=image_size,
         patch_size=8,
         num_layers=2,
         num_heads=2,
@@ -79,8 +81,24 @@ def test_equals_torchvision():
         mlp_dim=64,
         num_classes=5,
     )
+
+    def reference(x):
+        patches = net.conv_proj(x).flatten(2).transpose(1, 2)
+        tokens = net.encoder(torch.cat([net.class_token.expand(len(x), -1, -1), patches], dim=1))
+        side = image_size // 8
+        return {
+            "features": tokens[:, 0],
+            "spatial": tokens[:, 1:].transpose(1, 2).reshape(len(x), -1, side, side),
+            "logits": net(x),
+        }
+
     assert_parity(
-        "vit", "torchvision", SMALL, randomized(net), lambda x: {"logits": net(x)}, image_sizes=(32,)
+        "vit",
+        "torchvision",
+        SMALL | {"image_size": image_size},
+        randomized(net),
+        reference,
+        image_sizes=(image_size,),
     )
 
 
