@@ -89,7 +89,7 @@ def get_config() -> ConfigDict:
     }
     config.student = ConfigDict(
         {
-            "hidden": 0,
+            "hidden": 512,  # width of a layer between features and bits; 0 for none, and then features are regressed to in vain
             "rows": (
                 "none",
                 "feature",

@@ -13,8 +13,8 @@ class Hasher(nn.Module):
     """Pictures (with `arch`) or features (arch '') to logits of bits.
 
     `hidden` is the width of a layer with ReLU between features and bits, 0 for none. Pictures in [0, 1] are normalised by
-    `mean` and `std`. Returns {'logits': [batch, bits], 'features': [batch, width]}, and 'regressed' [batch, regress_to]
-    where that is not 0.
+    `mean` and `std`. Returns {'logits': [batch, bits], 'features': [batch, width]}, and where that is not 0 'regressed'
+    [batch, regress_to], a linear map of what the bits are read from.
     """
 
     bits: int
@@ -33,8 +33,8 @@ class Hasher(nn.Module):
             net = make_backbone(self.arch, axis_name=self.axis_name, **dict(self.sizes))
             x = net(x, train=train)["features"]
         outputs = {"features": x}
-        if self.regress_to:
-            outputs["regressed"] = nn.Dense(self.regress_to, name="regressor")(x)
         if self.hidden:
             x = nn.relu(nn.Dense(self.hidden, name="hidden")(x))
+        if self.regress_to:
+            outputs["regressed"] = nn.Dense(self.regress_to, name="regressor")(x)
         return outputs | {"logits": nn.Dense(self.bits, name="bits")(x)}

@@ -104,8 +104,9 @@ def cluster_counts(choice: dict[str, Any]) -> bytes:
 
 def masks(study: dict[str, Any]) -> bytes:
     """Left: share of bits kept by each cluster against the margin, and their mean. Right: validation score against margin."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    studied = bool(study.get("study_margins"))
+    figure = Figure(figsize=(9 if studied else 4.6, 3.4), layout="constrained")
+    left, *rest = figure.subplots(1, 2 if studied else 1, squeeze=False)[0]
     left.plot(study["margins"], study["kept"], color="#56B4E9", linewidth=1, alpha=0.7)
     left.plot(
         study["margins"],
@@ -116,10 +117,10 @@ def masks(study: dict[str, Any]) -> bytes:
     )
     left.set(xlabel="margin", ylabel="share of bits kept", ylim=(-0.02, 1.02))
     left.legend(frameon=False, fontsize=8)
-    if study.get("study_margins"):
+    for right in rest:
         right.plot(study["study_margins"], study["study_validation"], "o-", color="#0072B2", markersize=4)
-    right.set(xlabel="margin", ylabel="student's validation mAP@1000")
-    for axes in (left, right):
+        right.set(xlabel="margin", ylabel="student's validation mAP@1000")
+    for axes in (left, *rest):
         _plain(axes)
     return _png(figure)
 
