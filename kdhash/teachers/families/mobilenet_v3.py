@@ -84,7 +84,7 @@ FAMILY = Family(
         **{
             f"tf_mobilenetv3_{layout}_100": Variant(
                 {"layout": layout, "same_padding": True, "epsilon": 1e-3},
-                Preprocessing(resize=256),
+                Preprocessing(resize=256, cut="round"),
                 ("timm",),
             )
             for layout in V3_LAYOUTS
