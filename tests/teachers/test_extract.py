@@ -12,8 +12,8 @@ from kdhash.data.stream import open_pictures
 from kdhash.models.backbones import make_backbone
 from kdhash.teachers import cache
 from kdhash.teachers.extract import extract_features, fill_cache, fit_picture
-from kdhash.teachers.preprocessing import Preprocessing, preprocess
-from kdhash.teachers.registry import load_teacher, save_variables
+from kdhash.teachers.preprocessing import Fitted, Preprocessing, preprocess
+from kdhash.teachers.registry import Teacher, load_teacher, save_variables
 from kdhash.training.mapping import data_mesh
 
 SPEC = {
@@ -133,12 +133,16 @@ def test_a_picture_that_fails_is_raised_and_the_run_can_go_on(teacher, digits, t
     np.testing.assert_array_equal(features["original"]["features"], whole["original"]["features"])
 
 
-@pytest.mark.parametrize("resize", [None, 9])
-@pytest.mark.parametrize("side", [(20, 31), (8, 8), (5, 7)])
-def test_pillow_on_the_host_equals_the_device(side, resize):
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"resize": 11}, {"resize": 11, "cut": "round"}, {"resize": 11, "squash": True}],
+    ids=["whole", "floor", "round", "squash"],
+)
+@pytest.mark.parametrize("side", [(20, 31), (31, 20), (8, 8), (11, 11), (5, 7), (60, 20)])
+def test_pillow_on_the_host_equals_the_device(side, how):
     picture = np.random.default_rng(0).integers(0, 255, (*side, 3), dtype=np.uint8)
-    wanted = Preprocessing(size=8, resize=resize, interpolation="bicubic")
-    on_host = preprocess(fit_picture(picture, wanted)[None] / np.float32(255), wanted)
+    wanted = Preprocessing(size=8, interpolation="bicubic", **how)
+    on_host = preprocess(Fitted(fit_picture(picture, wanted)[None] / np.float32(255)), wanted)
     on_device = preprocess(picture[None] / np.float32(255), wanted)
     np.testing.assert_allclose(on_host, on_device, atol=1e-6)
 
@@ -171,6 +175,29 @@ def test_a_folder_of_pictures_of_any_size(teacher, tmp_path):
     assert list(cache.skipped_rows(folder)) == [3]
     with pytest.raises(ValueError, match=r"a/5\.jpg"):
         run(tmp_path / "d", on_error="fail")
+
+
+def test_pictures_of_any_size_are_resized_and_cut_once(tmp_path):
+    wanted = Preprocessing(size=8, resize=11, cut="round")
+
+    def apply(variables, pictures):
+        seen = preprocess(pictures, wanted)
+        return {"features": seen.reshape(len(seen), -1)}
+
+    teacher = Teacher("t", apply, {}, 192, None, "identity", 0, wanted)
+    pictures = []
+    for number, side in enumerate([(8, 8), (11, 11), (20, 31)]):
+        pictures.append(np.random.default_rng(number).integers(0, 255, (*side, 3), dtype=np.uint8))
+        Image.fromarray(pictures[-1]).save(tmp_path / f"{number}.png")
+    mesh = data_mesh(jax.devices()[:1])
+    stream = open_pictures(tmp_path)
+    folders, _ = fill_cache(
+        teacher, stream, ("original",), tmp_path / "c", mesh=mesh, batch_size=2, shard_rows=4
+    )
+    features = cache.read(folders["original"])["features"]
+    for feature, picture in zip(features, pictures, strict=True):
+        expected = preprocess(picture[None] / np.float32(255), wanted)
+        np.testing.assert_allclose(feature, expected.ravel(), atol=1e-5)
 
 
 def test_progress_counts_every_row_once(teacher, digits, tmp_path):

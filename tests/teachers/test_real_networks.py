@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from kdhash.teachers.preprocessing import Fitted
 from kdhash.teachers.registry import load_teacher
 
 # weights -> (expected file, width, classes, tolerance relative to the largest value: 1e-4 for float32 files)
@@ -31,7 +32,7 @@ def test_outputs_equal_those_of_pytorch(shared, weights):
     )
     assert (teacher.width, teacher.classes) == (width, classes)
     assert teacher.preprocessing.size == images.shape[1]
-    outputs = jax.jit(teacher.apply)(teacher.variables, images.astype(np.float32) / 255)
+    outputs = jax.jit(teacher.apply)(teacher.variables, Fitted(images.astype(np.float32) / 255))
     for name, values in wanted.items():
         np.testing.assert_allclose(outputs[name], values, rtol=0, atol=tolerance * np.abs(values).max())
 
