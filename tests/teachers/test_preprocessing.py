@@ -259,3 +259,12 @@ def test_equal_to_transformers_where_it_cuts(name, size, side):
     expected = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"][0]
     config |= {"feature_extractor_type": f"{name}FeatureExtractor", "include_top": name == "EfficientNet"}
     assert_seen(picture, read_preprocessing(config), expected.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_equal_to_transformers_by_convnexts_rule(side):
+    config = MEAN | {"size": {"shortest_edge": 28}, "crop_pct": 0.875, "resample": 3}
+    processor = need("transformers")[0].ConvNextImageProcessorPil(**config)
+    picture = smooth(*side)
+    expected = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"][0]
+    assert_seen(picture, read_preprocessing(config), expected.transpose(1, 2, 0))
