@@ -121,5 +121,10 @@ def get_config() -> ConfigDict:
             },
         }
     )
-    config.evaluate = ConfigDict({"ks": (0, 1000, 100)})  # mAP@k and friends; 0 means the whole database
+    config.evaluate = ConfigDict(
+        {
+            "ks": (0, 1000, 100),  # mAP@k and friends; 0 means the whole database
+            "baselines": True,  # float search, ITQ and LSH on the same features
+        }
+    )
     return config

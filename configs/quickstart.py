@@ -118,5 +118,10 @@ def get_config() -> ConfigDict:
             },
         }
     )
-    config.evaluate = ConfigDict({"ks": (0, 1000, 100)})
+    config.evaluate = ConfigDict(
+        {
+            "ks": (0, 1000, 100),
+            "baselines": True,  # float search, ITQ and LSH on the same features
+        }
+    )
     return config

@@ -30,7 +30,7 @@ def score_hashers(
     for name, trained in hashers.items():
         kind = "teacher" if name == "teacher" else "student"
         scores: list[dict[str, float]] = []
-        for one, teacher in zip(trained, hashers["teacher"], strict=False):
+        for one, teacher in zip(trained, hashers["teacher"], strict=True):
             symmetric = _scores(run, one.packed, one.packed, "")
             asymmetric = {} if one is teacher else _scores(run, one.packed, teacher.packed, "asymmetric ")
             scores.append(symmetric | asymmetric | {"validation": one.trained.validation})

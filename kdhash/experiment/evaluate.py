@@ -105,7 +105,8 @@ def _evaluate(run, teachers, features, heads, students) -> Scores:
         )
     for label, packed in grids.items():
         arrays["retrieval_grid"].append(retrieved(run, label, packed))
-    _feature_rows(run, features, heads, fused_outputs, network_ms, rows, add)
+    if run.config.evaluate.baselines:
+        _feature_rows(run, features, heads, fused_outputs, network_ms, rows, add)
     fused = fused_outputs.get(run.config.student.teacher)
     if fused is not None:
         arrays["attention"] = _attention_by_class(run, heads[run.config.student.teacher], fused["attention"])

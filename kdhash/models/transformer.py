@@ -114,14 +114,23 @@ class Patches(nn.Module):
 
 
 def resize_positions(
-    table: Float[Array, "old width"], old: tuple[int, int], new: tuple[int, int], *, antialias: bool
+    table: Float[Array, "old width"],
+    old: tuple[int, int],
+    new: tuple[int, int],
+    *,
+    antialias: bool,
+    offset: float = 0.0,
 ) -> Float[Array, "new width"]:
     """Learned positions of a grid of `old` patches for one of `new`: bicubic, as PyTorch's `interpolate` (not aligned at
-    the corners). `antialias` widens the kernel when the new grid is coarser, as timm does and transformers does not."""
+    the corners). `antialias` widens the kernel when the new grid is coarser, as timm does and transformers does not. The
+    table is stretched to new + `offset` patches a side, then cut, as Facebook's DINOv2 does."""
     if old == new:
         return table
     grid = table.reshape(*old, -1).astype(jnp.float32)
     # PyTorch's kernel has a = -.75 without antialias, -.5 with it.
     method = jax.image.ResizeMethod.CUBIC if antialias else jax.image.ResizeMethod.CUBIC_PYTORCH
-    resized = jax.image.resize(grid, (*new, grid.shape[-1]), method, antialias=antialias)
+    scale = jnp.array([(side + offset) / before for side, before in zip(new, old, strict=True)])
+    resized = jax.image.scale_and_translate(
+        grid, (*new, grid.shape[-1]), (0, 1), scale, jnp.zeros(2), method, antialias=antialias
+    )
     return resized.reshape(new[0] * new[1], -1)

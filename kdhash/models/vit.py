@@ -23,7 +23,8 @@ class VisionTransformer(nn.Module):
     mean of both tokens (each then has its classifier, and logits are the mean of theirs); 'attention', what a learned query
     sees of the patches (there is no class token then).
     token_position: whether the table has a position for the class token too. pre_norm: a norm before the blocks.
-    projection: the width of a last linear map of the features (0: none). antialias: see `transformer.resize_positions`.
+    projection: the width of a last linear map of the features (0: none). antialias, position_offset: see
+    `transformer.resize_positions`.
 
     'spatial' is the grid of patch tokens. `train` and `axis_name` change nothing: there is neither batch norm nor dropout.
     """
@@ -45,6 +46,7 @@ class VisionTransformer(nn.Module):
     activation: str = "gelu"
     epsilon: float = 1e-6
     antialias: bool = False
+    position_offset: float = 0.0
     classes: int | None = None
     axis_name: str | None = None
     dtype: Any = jnp.float32
@@ -83,7 +85,9 @@ class VisionTransformer(nn.Module):
         positioned = len(named) if self.token_position else 0
         draw = nn.initializers.normal(0.02)
         table = self.param("positions", draw, (positioned + side * side, self.width))
-        positions = resize_positions(table[positioned:], (side, side), grid, antialias=self.antialias)
+        positions = resize_positions(
+            table[positioned:], (side, side), grid, antialias=self.antialias, offset=self.position_offset
+        )
         parts = [x + positions.astype(self.dtype)]
         if self.registers:
             parts.insert(0, self._everywhere(self.param("registers", draw, (self.registers, self.width)), x))

@@ -105,7 +105,8 @@ def _variants(registers: int) -> dict[str, Variant]:
         timm = {**sizes, "antialias": True, "token_position": not registers}
         variants[f"vit_{size}_patch14{mark}_dinov2"] = Variant(timm, whole, ("timm",))
         sizes["antialias"] = bool(registers)
-        variants[f"dinov2_vit{size[0]}14{mark}"] = Variant(sizes, cut, ("facebookresearch",))
+        facebook = sizes if registers else {**sizes, "position_offset": 0.1}
+        variants[f"dinov2_vit{size[0]}14{mark}"] = Variant(facebook, cut, ("facebookresearch",))
         variants[f"facebook/dinov2{middle}-{size}"] = Variant(
             sizes, cut._replace(cut="floor"), ("huggingface",)
         )

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from kdhash.teachers.families import FAMILIES
 from tests.teachers.families.parity import assert_folder_parity, assert_parity, need, randomized
 
 SMALL = {"width": 16, "heads": 2, "depth": 2, "hidden": 64, "patch": 14, "image_size": 56}
@@ -98,34 +99,51 @@ def facebook_state(net):
     return state
 
 
-# Without registers at the positions' own size only: transformers interpolates them otherwise than Facebook does.
-@pytest.mark.parametrize(
-    ("registers", "image_size", "image_sizes"), [(0, 56, (56,)), (0, 84, (84,)), (4, 56, (56, 42, 84))]
-)
+def facebook_positions(embeddings, x):
+    """Without registers Facebook says how much larger the grid gets, by a tenth of a patch too much, not how large."""
+    import torch
+
+    table, grid = embeddings.position_embeddings, x.shape[-1] // 14
+    side = round((table.shape[1] - 1) ** 0.5)
+    if grid == side:
+        return table
+    patches = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    scale = (grid + 0.1) / side
+    patches = torch.nn.functional.interpolate(patches, scale_factor=(scale, scale), mode="bicubic")
+    return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
+
+
+@pytest.mark.parametrize("registers", [0, 4])
 @pytest.mark.parametrize("swiglu", [False, True])
-def test_equals_facebook(registers, swiglu, image_size, image_sizes):
+def test_equals_facebook(registers, swiglu):
     (transformers,) = need("transformers")
     kind = "Dinov2WithRegisters" if registers else "Dinov2"
     config = getattr(transformers, f"{kind}Config")(
         hidden_size=24,
         num_hidden_layers=2,
         num_attention_heads=2,
-        image_size=image_size,
+        image_size=56,
         patch_size=14,
         use_swiglu_ffn=swiglu,
     )
     net = randomized(getattr(transformers, f"{kind}Model")(config))
+    variant = FAMILIES["dinov2_registers" if registers else "dinov2"].variants[
+        f"dinov2_vits14{'_reg4' if registers else ''}"
+    ]
     sizes = SMALL | {
         "width": 24,
         "hidden": 96,
-        "image_size": image_size,
         "layer_scale": True,
+        "antialias": variant.sizes["antialias"],
+        "position_offset": variant.sizes.get("position_offset", 0.0),
         "registers": registers,
     }
     if swiglu:
         sizes |= {"hidden": 64, "activation": "swiglu"}
 
     def reference(x):
+        if not registers:
+            net.embeddings.interpolate_pos_encoding = lambda *_: facebook_positions(net.embeddings, x)
         body = net(x).last_hidden_state
         side = x.shape[-1] // 14
         patches = body[:, 1 + registers :].transpose(1, 2).reshape(len(x), -1, side, side)
@@ -134,9 +152,9 @@ def test_equals_facebook(registers, swiglu, image_size, image_sizes):
     assert_parity(
         "dinov2_registers" if registers else "dinov2",
         "facebookresearch",
-        sizes | {"antialias": bool(registers)},
+        sizes,
         SimpleNamespace(state_dict=lambda: facebook_state(net)),
         reference,
-        image_sizes=image_sizes,
+        image_sizes=(56, 42, 84),
         classes=None,
     )
