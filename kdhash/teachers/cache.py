@@ -59,7 +59,7 @@ def plan(
     header = {"format": FORMAT, "rows": rows, "shard_rows": shard_rows, "identity": dict(identity)}
     started = folder / "identity.json"
     if started.exists():
-        there = json.loads(started.read_text())
+        there = _read_json(started)
         if there | {"shard_rows": shard_rows} != header:
             raise ValueError(
                 f"{folder} holds other features than asked for; remove it, or choose another cache folder"
@@ -104,7 +104,7 @@ def is_complete(folder: str | Path, identity: Mapping[str, Any]) -> bool:
     manifest = Path(folder) / "manifest.json"
     if not manifest.exists():
         return False
-    header = json.loads(manifest.read_text())
+    header = _read_json(manifest)
     return header["identity"] == dict(identity) and header["format"] == FORMAT
 
 
@@ -164,7 +164,16 @@ def _manifest(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "manifest.json"
     if not path.exists():
         raise FileNotFoundError(f"{folder} is not a finished feature cache; run the features stage again")
-    return json.loads(path.read_text())
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); remove the folder, and its features are computed anew"
+        ) from None
 
 
 def _write_manifest(folder: Path, header: dict[str, Any]) -> None:

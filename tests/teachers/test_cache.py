@@ -147,3 +147,11 @@ def test_key_depends_on_every_part():
     assert cache.cache_key(a=1, b="x") == cache.cache_key(b="x", a=1)
     assert cache.cache_key(a=1, b="x") != cache.cache_key(a=1, b="y")
     assert cache.cache_key(a=1) != cache.cache_key(a="1")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "identity.json"])
+def test_a_damaged_description_is_named(tmp_path, name):
+    fill(tmp_path)
+    (tmp_path / name).write_text("{half")
+    with pytest.raises(ValueError, match=rf"{name} is damaged .*; remove the folder"):
+        begin(tmp_path) if name == "identity.json" else cache.is_complete(tmp_path, IDENTITY)
