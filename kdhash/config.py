@@ -75,7 +75,14 @@ def _brcd_problems(config: ConfigDict, devices: int) -> Iterator[str]:
         if name not in config.backbones:
             yield f"config.backbones lacks {name!r}"
             continue
-        yield from _weights_problems(f"config.backbones.{name}", config.backbones[name], config.weights_dir)
+        spec = config.backbones[name]
+        if "weights" in spec:
+            yield from _weights_problems(f"config.backbones.{name}", spec, config.weights_dir)
+        elif spec.get("arch") not in BACKBONES or not {"sizes", "mean", "std"} <= set(spec):
+            yield (
+                f"config.backbones.{name} needs 'weights' of a frozen network, or 'arch' (one of "
+                f"{', '.join(sorted(BACKBONES))}), 'sizes', 'mean' and 'std' of one to train"
+            )
     if config.features.contrast_views < 2:
         yield f"config.features.contrast_views is {config.features.contrast_views}; two different views are drawn: give 2 or more"
     if config.hasher.base not in BASES:
@@ -93,6 +100,12 @@ def _brcd_problems(config: ConfigDict, devices: int) -> Iterator[str]:
             yield f"config.student.forms.{name}.kind is {form.kind!r}; choose one of {', '.join(kinds)}"
         if form.kind == "brcd" and form.mask not in MASK_RULES:
             yield f"config.student.forms.{name}.mask is {form.mask!r}; choose one of {', '.join(MASK_RULES)}"
+    for name in config.student.rows:
+        if (
+            config.student.forms.get(name, {}).get("kind") == "feature"
+            and "weights" not in config.backbones.teacher
+        ):
+            yield f"config.backbones.teacher: the form {name!r} needs a frozen teacher; take it out of config.student.rows"
     if config.student.margins and "brcd" not in config.student.forms:
         yield "config.student.margins needs a form 'brcd' in config.student.forms; give () for no study of masks"
     yield from _batch_problems(

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from kdhash.experiment.brcd import Hashed, Taught, load_backbones, seeded, teach, train_student, train_teacher
+from kdhash.experiment.brcd import Hashed, Taught, seeded, teach, train_student, train_teacher
 from kdhash.experiment.brcd_scores import mask_study, score_features, score_hashers, training_curves
 from kdhash.experiment.context import Run
 from kdhash.experiment.evaluate import retrieved
+from kdhash.experiment.hasher_inputs import Inputs, open_inputs
 from kdhash.report import table_text, write_report
 
 METRIC = "map@1000"
@@ -15,23 +16,23 @@ METRIC = "map@1000"
 def run_brcd(this: Run, command: str) -> Path:
     """Every seed of config.seeds: a teacher, its clusters, the students of config.student.rows; then one report of all."""
     config = this.config
-    backbones = load_backbones(this)
+    inputs = {name: open_inputs(this, name) for name in ("teacher", "student")}
     hashers: dict[str, list[Hashed]] = {}
     taughts: list[Taught] = []
     for seed in config.seeds:
         run = seeded(this, seed)
-        teacher = train_teacher(run, backbones["teacher"])
-        taught = teach(run, teacher, backbones["teacher"])
+        teacher = train_teacher(run, inputs["teacher"])
+        taught = teach(run, teacher, inputs["teacher"])
         taughts.append(taught)
         trained = {"teacher": teacher}
         for name in config.student.rows:
-            trained[name] = train_student(run, name, config.student.forms[name], taught, backbones["student"])
+            trained[name] = train_student(run, name, config.student.forms[name], taught, inputs["student"])
         for name, hashed in trained.items():
             hashers.setdefault(name, []).append(hashed)
     run, first = seeded(this, config.seeds[0]), taughts[0]
-    study = _margin_study(run, first, backbones) if config.student.margins else {}
+    study = _margin_study(run, first, inputs["student"]) if config.student.margins else {}
     this.seconds["train"] = sum(one.trained.seconds for each in hashers.values() for one in each)
-    rows = score_hashers(this, hashers, backbones) + score_features(run, backbones)
+    rows = score_hashers(this, hashers, inputs) + score_features(run, inputs)
     results = this.facts(f"BRCD on {config.dataset}, {config.bits} bits", command) | {
         "seeds": list(config.seeds),
         "rows": rows,
@@ -53,13 +54,13 @@ def run_brcd(this: Run, command: str) -> Path:
     return path
 
 
-def _margin_study(run: Run, taught: Taught, backbones) -> dict[str, list[float]]:
+def _margin_study(run: Run, taught: Taught, inputs: Inputs) -> dict[str, list[float]]:
     """What the margin of the masks does to validation scores of the first seed's student 'brcd'."""
     scores = []
     for margin in run.config.student.margins:
         form = run.config.student.forms.brcd.copy_and_resolve_references()
         form.margin = margin
-        student = train_student(run, f"brcd_margin_{margin}", form, taught, backbones["student"])
+        student = train_student(run, f"brcd_margin_{margin}", form, taught, inputs)
         scores.append(student.trained.validation)
     return {"study_margins": list(run.config.student.margins), "study_validation": scores}
 

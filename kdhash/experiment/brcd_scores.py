@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdhash.experiment.brcd import Backbone, Hashed, Taught, cluster_masks
+from kdhash.experiment.brcd import Hashed, Taught, cluster_masks
 from kdhash.experiment.context import Run
 from kdhash.experiment.evaluate import milliseconds_an_image, parameter_count
+from kdhash.experiment.hasher_inputs import Inputs
 from kdhash.methods.fitted import fit_itq, fit_lsh, fit_pca
 from kdhash.methods.spectral import fit_spectral
 from kdhash.retrieval import evaluate, float_map, pack_codes
@@ -19,13 +20,17 @@ MARGINS = np.round(np.arange(0, 1, 0.05), 2)
 
 
 def score_hashers(
-    run: Run, hashers: dict[str, list[Hashed]], backbones: dict[str, Backbone]
+    run: Run, hashers: dict[str, list[Hashed]], inputs: dict[str, Inputs]
 ) -> list[dict[str, Any]]:
     """A row for each hasher, in the order given: mean and deviation over its seeds.
 
     Symmetric: its codes on both sides. Asymmetric: its codes search those of the teacher of the same seed.
     """
-    cost = {name: _cost(run, backbone) for name, backbone in backbones.items()}
+    frozen_ms = {
+        name: milliseconds_an_image(run, jax.jit(one.frozen.apply), one.frozen.variables)
+        for name, one in inputs.items()
+        if one.frozen
+    }
     rows = []
     for name, trained in hashers.items():
         kind = "teacher" if name == "teacher" else "student"
@@ -34,7 +39,11 @@ def score_hashers(
             symmetric = _scores(run, one.packed, one.packed, "")
             asymmetric = {} if one is teacher else _scores(run, one.packed, teacher.packed, "asymmetric ")
             scores.append(symmetric | asymmetric | {"validation": one.trained.validation})
-        head = parameter_count(trained[0].trained.variables)
+        # a head on a frozen network's features takes next to no time
+        variables, frozen = trained[0].trained.variables, inputs[kind].frozen
+        encode_ms = frozen_ms.get(kind) or milliseconds_an_image(
+            run, jax.jit(trained[0].method.encode), variables
+        )
         measured = [key for key in scores[0] if len(scores) > 1]
         rows.append(
             {
@@ -46,8 +55,8 @@ def score_hashers(
                 },
                 "seeds": [one.seed for one in trained],
                 "by_seed": scores,
-                "encode_ms": cost[kind],
-                "parameters": backbones[kind].teacher.parameters + head,
+                "encode_ms": encode_ms,
+                "parameters": parameter_count(variables) + (frozen.parameters if frozen else 0),
                 "seconds": float(np.mean([one.trained.seconds for one in trained])),
             }
         )
@@ -55,12 +64,13 @@ def score_hashers(
     return rows
 
 
-def score_features(run: Run, backbones: dict[str, Backbone]) -> list[dict[str, Any]]:
-    """Exact cosine search on both backbones' features, and hashers that are fitted to them, not trained."""
+def score_features(run: Run, inputs: dict[str, Inputs]) -> list[dict[str, Any]]:
+    """Exact cosine search on frozen networks' features, and hashers that are fitted to them, not trained."""
     query, database, labels = run.protocol.query, run.protocol.database, run.dataset.labels
     rows: list[dict[str, Any]] = []
-    for kind, backbone in backbones.items():
-        values, train = backbone.original, backbone.original[run.protocol.train]
+    for kind in [kind for kind in inputs if inputs[kind].frozen]:
+        values = inputs[kind].original(np.arange(len(run.dataset)))
+        train = values[run.protocol.train]
         scores = float_map(
             values[query], values[database], labels[query], labels[database], tuple(run.config.evaluate.ks)
         )
@@ -117,8 +127,3 @@ def _scores(run: Run, query_codes: np.ndarray, database_codes: np.ndarray, prefi
         ks=tuple(run.config.evaluate.ks),
     )
     return {prefix + key: value for key, value in found.items() if isinstance(value, float)}
-
-
-def _cost(run: Run, backbone: Backbone) -> float:
-    """Milliseconds an image of the backbone; its hash head adds next to nothing."""
-    return milliseconds_an_image(run, jax.jit(backbone.teacher.apply), backbone.teacher.variables)

@@ -32,6 +32,15 @@ class Hasher(nn.Module):
             x = (x - jnp.asarray(self.mean)) / jnp.asarray(self.std)
             net = make_backbone(self.arch, axis_name=self.axis_name, **dict(self.sizes))
             x = net(x, train=train)["features"]
+            # as a frozen network's features are standardised: their mean would give all pictures one code
+            x = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=0.9,
+                use_scale=False,
+                use_bias=False,
+                axis_name=self.axis_name,
+                name="standardize",
+            )(x)
         outputs = {"features": x}
         if self.hidden:
             x = nn.relu(nn.Dense(self.hidden, name="hidden")(x))

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from kdhash.config import ConfigError
-from kdhash.experiment.brcd import choose_views
 from kdhash.experiment.brcd_run import claims
+from kdhash.experiment.hasher_inputs import choose_views
 from kdhash.experiment.run import run
 from kdhash.models.backbones import make_backbone
 from kdhash.teachers.registry import save_variables
+from kdhash.teachers.views import view_pictures
 from tests.experiment.test_run import load_config, results_of
 
+FROM_SCRATCH = {"arch": "convnet", "sizes": {"widths": (8,)}, "mean": (0.5,) * 3, "std": (0.5,) * 3}
 ROWS = ("none", "feature", "brcd", "brcd_published")
 
 
@@ -107,7 +109,7 @@ def test_two_different_views_are_drawn_and_all_data_follow_them():
     batch = {"views": views, "views_teacher_codes": views * 10, "cluster": np.arange(5)}
     seen = set()
     for seed in range(20):
-        found = choose_views(jax.random.split(jax.random.key(seed), 5), batch)
+        found = choose_views(4)(jax.random.split(jax.random.key(seed), 5), batch)
         assert set(found) == {"view_i", "view_j", "teacher_codes_i", "teacher_codes_j", "cluster"}
         assert (found["view_i"] != found["view_j"]).all()
         np.testing.assert_array_equal(found["teacher_codes_j"], 10 * found["view_j"])
@@ -115,6 +117,35 @@ def test_two_different_views_are_drawn_and_all_data_follow_them():
             zip((found["view_i"] % 4).ravel().tolist(), (found["view_j"] % 4).ravel().tolist(), strict=True)
         )
     assert len(seen) == 12
+
+
+def test_views_of_pictures_are_those_that_features_were_cached_of():
+    pictures = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3), dtype=np.uint8)
+    places = np.array([3, 0, 5, 1, 2, 4])
+    cached = np.stack([view_pictures(f"contrast{n}", np.arange(6), pictures) for n in (1, 2, 3)], axis=1)
+    batch = {"image": pictures[places], "place": places, "views_seen": cached[places]}
+    found = jax.jit(choose_views(3))(jax.random.split(jax.random.key(0), 6), batch)
+    assert set(found) == {"view_i", "view_j", "seen_i", "seen_j"}
+    for view in "ij":
+        np.testing.assert_allclose(found[f"view_{view}"], found[f"seen_{view}"], atol=1e-5)
+
+
+def test_both_networks_trained_from_scratch(tmp_path):
+    """Pictures in, no frozen network, no labels: teacher and student end to end, over eight devices."""
+    config = small(tmp_path).unlock()
+    config.backbones = {
+        name: {"arch": "convnet", "sizes": {"widths": widths}, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+        for name, widths in (("teacher", (8, 16)), ("student", (4, 8)))
+    }
+    config.student.rows, config.student.margins, config.seeds = ("brcd",), (), (0,)
+    config.student.hidden = 0
+    config.clusters.count = 3  # after one epoch there are few different codes
+    results = results_of(run(config.lock(), tmp_path / "run"))
+    rows = {row["name"]: row for row in results["rows"]}
+    assert set(rows) == {"teacher", "brcd"}
+    assert all(row["metrics"]["map@1000"] > 0.13  # chance is 0.1 for row in rows.values())
+    assert rows["teacher"]["parameters"] > rows["brcd"]["parameters"] > 0
+    assert (tmp_path / "run" / "seed0" / "brcd" / "model.safetensors").exists()
 
 
 def test_a_claim_holds_only_beyond_the_spread_of_seeds():
@@ -143,6 +174,8 @@ def test_a_claim_holds_only_beyond_the_spread_of_seeds():
         ("evaluate.ks", (0,), "must hold 1000"),
         ("hasher.schedule.batch_size", 100, "8 devices do not divide"),
         ("backbones.teacher.weights", "nowhere.pth", "no file"),
+        ("backbones.student", {"arch": "mlp"}, "or 'arch' (one of"),
+        ("backbones.teacher", FROM_SCRATCH, "needs a frozen teacher"),
     ],
 )
 def test_bad_field_is_one_clear_line_before_any_work(tmp_path, weights, field, value, message):
