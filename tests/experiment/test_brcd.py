@@ -143,7 +143,7 @@ def test_both_networks_trained_from_scratch(tmp_path):
     results = results_of(run(config.lock(), tmp_path / "run"))
     rows = {row["name"]: row for row in results["rows"]}
     assert set(rows) == {"teacher", "brcd"}
-    assert all(row["metrics"]["map@1000"] > 0.13  # chance is 0.1 for row in rows.values())
+    assert all(row["metrics"]["map@1000"] > 0.13 for row in rows.values())  # chance is 0.1
     assert rows["teacher"]["parameters"] > rows["brcd"]["parameters"] > 0
     assert (tmp_path / "run" / "seed0" / "brcd" / "model.safetensors").exists()
 
