@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from kdhash.experiment.brcd import Hashed, Taught, seeded, teach, train_student, train_teacher
-from kdhash.experiment.brcd_scores import mask_study, score_features, score_hashers, training_curves
+from kdhash.experiment.brcd_scores import mask_study, score_features, score_hashers
 from kdhash.experiment.context import Run
 from kdhash.experiment.evaluate import retrieved
 from kdhash.experiment.hasher_inputs import Inputs, open_inputs
+from kdhash.experiment.train_row import curves_of
 from kdhash.report import table_text, write_report
 
 METRIC = "map@1000"
@@ -43,7 +44,10 @@ def run_brcd(this: Run, command: str) -> Path:
     arrays = {
         "clusters": first.choice,
         "masks": mask_study(first) | study,
-        "training": training_curves(run, ["teacher", *config.student.rows]),
+        "training": {
+            name: curves_of(this.workdir / f"seed{run.config.seed}" / name)
+            for name in ("teacher", *config.student.rows)
+        },
         "retrieval_grid": [
             retrieved(run, name, hashers[name][0].packed) for name in ("none", "brcd") if name in hashers
         ],

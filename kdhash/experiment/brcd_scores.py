@@ -14,7 +14,6 @@ from kdhash.experiment.hasher_inputs import Inputs
 from kdhash.methods.fitted import fit_itq, fit_lsh, fit_pca
 from kdhash.methods.spectral import fit_spectral
 from kdhash.retrieval import evaluate, float_map, pack_codes
-from kdhash.training.metric_log import read_metrics
 
 MARGINS = np.round(np.arange(0, 1, 0.05), 2)
 
@@ -99,22 +98,6 @@ def mask_study(taught: Taught) -> dict[str, Any]:
     """The share of bits that each cluster keeps against the margin of the intended rule: 'margins' [m], 'kept' [m, clusters]."""
     kept = [cluster_masks(taught, "intended", float(margin)).mean(axis=1) for margin in MARGINS]  # type: ignore[union-attr]
     return {"margins": MARGINS, "kept": np.stack([np.asarray(one) for one in kept])}
-
-
-def training_curves(run: Run, names: list[str]) -> dict[str, dict[str, list[float]]]:
-    """Loss and validation score by step of the first seed's rows."""
-    curves = {}
-    for name in names:
-        lines = read_metrics(run.workdir / f"seed{run.config.seed}" / name)
-        losses = [line for line in lines if "loss" in line]
-        scored = [line for line in lines if "validation" in line]
-        curves[name] = {
-            "step": [line["step"] for line in losses],
-            "loss": [line["loss"] for line in losses],
-            "validation_step": [line["step"] for line in scored],
-            "validation_map": [line["validation"] for line in scored],
-        }
-    return curves
 
 
 def _scores(run: Run, query_codes: np.ndarray, database_codes: np.ndarray, prefix: str) -> dict[str, float]:

@@ -14,10 +14,10 @@ from kdhash.experiment.evaluate import evaluate_rows, student_label
 from kdhash.experiment.pretrain import pretrain_teachers
 from kdhash.experiment.student import Student, check_student, train_students
 from kdhash.experiment.teacher import Head, best_single, cache_features, load_teachers, train_heads
+from kdhash.experiment.train_row import curves_of
 from kdhash.experiment.workdir import claim
 from kdhash.report import table_text, write_report
 from kdhash.training.mapping import data_mesh
-from kdhash.training.metric_log import read_metrics
 
 
 def run(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Path:
@@ -118,15 +118,7 @@ def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> li
 
 
 def _curves(this: Run, students: dict[str, Student]) -> dict[str, dict[str, list[float]]]:
-    curves = {}
-    for name, student in students.items():
-        lines = read_metrics(this.workdir / "student" / name)
-        losses = [line for line in lines if "loss" in line]
-        scored = [line for line in lines if "validation" in line]
-        curves[student_label(student)] = {
-            "step": [line["step"] for line in losses],
-            "loss": [line["loss"] for line in losses],
-            "validation_step": [line["step"] for line in scored],
-            "validation_map": [line["validation"] for line in scored],
-        }
-    return curves
+    return {
+        student_label(student): curves_of(this.workdir / "student" / name)
+        for name, student in students.items()
+    }

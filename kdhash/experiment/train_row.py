@@ -17,6 +17,7 @@ from kdhash.methods.interface import Method, Variables
 from kdhash.teachers.registry import load_variables, save_variables
 from kdhash.training.loop import Schedule, train
 from kdhash.training.mapping import Prepare
+from kdhash.training.metric_log import read_metrics
 
 WEIGHTS = "model.safetensors"
 
@@ -71,6 +72,19 @@ def _train(run, folder: Path, inputs, method, fetch, schedule, prepare, validate
     save_variables(folder / WEIGHTS, variables)
     seconds = time.perf_counter() - start
     return finish(folder, inputs, {"validation": validate(variables), "seconds": seconds})
+
+
+def curves_of(folder: Path) -> dict[str, list[float]]:
+    """What a row's training logged, for a figure: loss by step, and mAP among validation pictures."""
+    lines = read_metrics(folder)
+    losses = [line for line in lines if "loss" in line]
+    scored = [line for line in lines if "validation" in line]
+    return {
+        "step": [line["step"] for line in losses],
+        "loss": [line["loss"] for line in losses],
+        "validation_step": [line["step"] for line in scored],
+        "validation_map": [line["validation"] for line in scored],
+    }
 
 
 def _training_batches(run: Run, fetch: Callable[[np.ndarray], Any], batch_size: int) -> grain.MapDataset:

@@ -101,7 +101,7 @@ def test_a_student_comes_near_its_teacher(name):
     else:
         objective = BASELINES[name](**OPTIONS.get(name, {}))
     base = BASES["cibhash"].make(Hasher(bits=16, regress_to=5 if name == "feature" else 0))
-    method = distilled(base, objective, weight=3.0)
+    method = distilled(base, objective, weight={"sp": 300.0, "pkt": 10000.0}.get(name, 3.0))
     variables, values = trained(method, batch, steps=80)
     outputs, _ = method.forward(variables, batch, None, train=True)
     total, terms = method.loss(outputs, batch)
