@@ -1,6 +1,8 @@
 """Shared fixtures. Eight host devices are set up before JAX starts, so that every test can use a mesh."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
@@ -11,10 +13,22 @@ os.environ.setdefault(
     "PJRT_NPROC", "16"
 )  # threads enough for all devices to wait for each other: see kdhash/main.py
 
+import jax
 import numpy as np
 import pytest
 
+# The same small programs are compiled in many tests: the processes of a test run share what they have compiled.
+FIRST = "PYTEST_XDIST_WORKER" not in os.environ
+COMPILED = Path(tempfile.gettempdir()) / f"kdhash-compiled-{os.getpid() if FIRST else os.getppid()}"
+jax.config.update("jax_compilation_cache_dir", str(COMPILED))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
 SHARED = Path(os.environ.get("KDHASH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def pytest_sessionfinish():
+    if FIRST:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

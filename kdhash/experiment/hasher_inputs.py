@@ -10,7 +10,7 @@ from kdhash.data import subset
 from kdhash.experiment.context import Run, sizes_of
 from kdhash.experiment.teacher import cached_views
 from kdhash.teachers.registry import Teacher, load_teacher
-from kdhash.teachers.views import numbered_views, view_pictures
+from kdhash.teachers.views import numbered_views
 
 KIND = "contrast"  # the recipe of augmented views
 
@@ -73,13 +73,15 @@ def _pictures(run: Run, name: str) -> Inputs:
         "std": tuple(spec.std),
     }
     images, train = run.dataset.images, run.protocol.train
-    make = jax.jit(view_pictures, static_argnums=0)
+    make = jax.jit(numbered_views, static_argnums=0)
     return Inputs(
         frozen=None,
         model=model,
         identity={"trained": model},
         original=run.pictures,
-        view=lambda places, number: np.asarray(make(f"{KIND}{number}", places, images[train[places]])),
+        view=lambda places, number: np.asarray(
+            make(KIND, np.full(len(places), number), places, images[train[places]])
+        ),
         batch=lambda places: {"image": images[train[places]], "place": places},
     )
 

@@ -134,8 +134,8 @@ def test_both_networks_trained_from_scratch(tmp_path):
     """Pictures in, no frozen network, no labels: teacher and student end to end, over eight devices."""
     config = small(tmp_path).unlock()
     config.backbones = {
-        name: {"arch": "convnet", "sizes": {"widths": widths}, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-        for name, widths in (("teacher", (8, 16)), ("student", (4, 8)))
+        name: {"arch": "mlp", "sizes": {"widths": widths}, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+        for name, widths in (("teacher", (64, 32)), ("student", (16,)))
     }
     config.student.rows, config.student.margins, config.seeds = ("brcd",), (), (0,)
     config.student.hidden = 0

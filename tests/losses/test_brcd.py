@@ -205,7 +205,7 @@ def test_all_of_one_cluster_leaves_only_the_positive():
     """No negative is left: the loss is 0 and its gradient too, not NaN."""
     codes = jnp.asarray(np.sign(np.random.default_rng(0).normal(size=(4, 8))), jnp.float32)
     same = jnp.zeros(4, int)
-    loss, gradient = jax.value_and_grad(losses.brcd_loss)(
+    loss, gradient = jax.jit(jax.value_and_grad(losses.brcd_loss))(
         codes, codes, -codes, false_negatives=losses.same_cluster(same, same)
     )
     assert loss == 0

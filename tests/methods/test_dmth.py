@@ -39,7 +39,7 @@ def test_every_part_of_the_teacher_learns():
         outputs, _ = method.forward({"params": params}, BATCH, KEYS, train=True)
         return method.loss(outputs, BATCH)[0]
 
-    for path, leaf in jax.tree_util.tree_flatten_with_path(jax.grad(value)(variables["params"]))[0]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(jax.jit(jax.grad(value))(variables["params"]))[0]:
         assert np.abs(leaf).max() > 0, path
 
 

@@ -71,7 +71,6 @@ def test_fusion_teacher_gives_codes_and_logits_under_jit():
 @pytest.mark.parametrize(
     ("arch", "sizes", "width"),
     [
-        ("resnet_cifar", {"depth": 8, "width": 4}, 16),
         ("convnet", {"widths": (4, 8)}, 8),
         ("mlp", {"widths": (9,)}, 9),
     ],

@@ -4,7 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from kdhash.teachers.views import RECIPES, numbered_views, recipe_of, view_pictures
+from kdhash.teachers import views
+from kdhash.teachers.views import RECIPES, numbered_views, recipe_of
+
+view_pictures = jax.jit(views.view_pictures, static_argnums=0)
 
 PICTURES = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
 ROWS = np.arange(3)

@@ -87,9 +87,10 @@ def test_padding_does_not_change_a_text():
     tower = make_backbone(
         "clip_text", vocabulary=99, length=12, width=16, depth=2, heads=2, hidden=24, end=98
     )
-    variables = tower.init(jax.random.key(0), IDS)
-    short = tower.apply(variables, IDS[1:2, :3])["features"]
-    np.testing.assert_allclose(tower.apply(variables, IDS[1:2])["features"], short, atol=1e-6)
+    variables = jax.jit(tower.init)(jax.random.key(0), IDS)
+    apply = jax.jit(tower.apply)
+    short = apply(variables, IDS[1:2, :3])["features"]
+    np.testing.assert_allclose(apply(variables, IDS[1:2])["features"], short, atol=1e-6)
     with pytest.raises(ValueError, match="texts of 13 tokens; this network reads at most 12"):
         tower.apply(variables, np.zeros((1, 13), np.int32))
 
