@@ -21,9 +21,10 @@ from kdhash.methods.interface import Method
 from kdhash.methods.unsupervised import BASES
 from kdhash.models.hasher import Hasher
 from kdhash.retrieval import mean_average_precision, pack_codes
-from kdhash.training.mapping import data_mesh, make_encode
+from kdhash.training.mapping import AXIS, data_mesh, make_encode
 
 VALIDATION_K = 1000
+Read = Callable[[np.ndarray], np.ndarray]  # rows -> inputs of a network
 
 
 class Hashed(NamedTuple):
@@ -34,9 +35,7 @@ class Hashed(NamedTuple):
     method: Method
     trained: Trained
     packed: np.ndarray  # [rows, bytes]
-    encode: Callable[
-        [Callable[[np.ndarray], np.ndarray], np.ndarray], np.ndarray
-    ]  # (inputs of rows, rows) -> logits
+    encode: Callable[[Read, np.ndarray], np.ndarray]  # (how rows are read, rows) -> logits
     inputs: str  # fingerprint of all it depends on
 
 
@@ -71,9 +70,9 @@ def teach(run: Run, teacher: Hashed, inputs: Inputs) -> Taught:
     places = np.arange(len(run.protocol.train))
     numbers = range(1, run.config.features.contrast_views + 1)
     codes = _signs(teacher.encode(inputs.original, run.protocol.train))
-    view_codes = [_signs(teacher.encode(partial(_of_view, inputs, number), places)) for number in numbers]
+    view_codes = [_signs(teacher.encode(partial(inputs.view, number), places)) for number in numbers]
     features = (
-        np.stack([inputs.view(places, number) for number in numbers], axis=1) if inputs.frozen else None
+        np.stack([inputs.view(number, places) for number in numbers], axis=1) if inputs.frozen else None
     )
     notes = finished(folder, depends)
     if notes is None:
@@ -139,7 +138,8 @@ def _train(
         run = dataclasses.replace(run, mesh=data_mesh([run.mesh.devices.flat[0]]))
     regress_to = data["views_teacher_features"].shape[-1] if "views_teacher_features" in data else 0
     options = {key: hasher[key] for key in BASES[hasher.base].options}
-    model = Hasher(config.bits, hidden, regress_to, **inputs.model)
+    axis_name = AXIS if config.mapping == "pmap" else None
+    model = Hasher(config.bits, hidden, regress_to, axis_name=axis_name, **inputs.model)
     method = wrap(BASES[hasher.base].make(model, **options))
     depends_on = fingerprint(
         run.identity(),
@@ -182,15 +182,11 @@ def _train(
     )
     run.say(f"seed {config.seed} {name}: validation mAP@{VALIDATION_K} {trained.validation:.4f}")
 
-    def encode(read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    def encode(read: Read, rows: np.ndarray) -> np.ndarray:
         return mapped(trained.variables, read, rows)
 
     codes = packed(trained.variables, np.arange(len(run.dataset)))
     return Hashed(name, config.seed, method, trained, codes, encode, depends_on)
-
-
-def _of_view(inputs: Inputs, number: int, places: np.ndarray) -> np.ndarray:
-    return inputs.view(places, number)
 
 
 def _signs(logits: np.ndarray) -> np.ndarray:

@@ -175,7 +175,9 @@ def _code_metrics(run: Run, packed: np.ndarray) -> dict[str, Any]:
     )
 
 
-def _accuracy(run: Run, logits: np.ndarray) -> float:
+def _accuracy(run: Run, logits: np.ndarray) -> float | None:
+    if run.config.teacher.objective != "cross_entropy":
+        return None  # its logits were not trained
     query = run.protocol.query
     return float(np.mean(logits[query].argmax(axis=1) == run.dataset.labels[query]))
 

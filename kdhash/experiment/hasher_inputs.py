@@ -13,6 +13,7 @@ from kdhash.teachers.registry import Teacher, load_teacher
 from kdhash.teachers.views import numbered_views
 
 KIND = "contrast"  # the recipe of augmented views
+Rows = np.ndarray
 
 
 class Inputs(NamedTuple):
@@ -21,11 +22,9 @@ class Inputs(NamedTuple):
     frozen: Teacher | None  # None: the whole network is trained
     model: dict[str, Any]  # what `Hasher` must know beside bits and widths
     identity: dict[str, Any]
-    original: Callable[[np.ndarray], np.ndarray]  # rows of the data set -> inputs of the network
-    view: Callable[[np.ndarray, int], np.ndarray]  # places, number of the view -> inputs of the network
-    batch: Callable[
-        [np.ndarray], dict[str, np.ndarray]
-    ]  # places -> raw batch, from which `choose_views` draws
+    original: Callable[[Rows], np.ndarray]  # rows of the data set -> inputs of the network
+    view: Callable[[int, Rows], np.ndarray]  # number of the view, places -> inputs of the network
+    batch: Callable[[Rows], dict[str, np.ndarray]]  # places -> raw batch, from which `choose_views` draws
 
 
 def open_inputs(run: Run, name: str) -> Inputs:
@@ -59,7 +58,7 @@ def _features(run: Run, name: str) -> Inputs:
         model={},
         identity={"frozen": teacher.identity},
         original=lambda rows: original[rows],
-        view=lambda places, number: stacked[places, number - 1],
+        view=lambda number, places: stacked[places, number - 1],
         batch=lambda places: {"views": stacked[places]},
     )
 
@@ -79,7 +78,7 @@ def _pictures(run: Run, name: str) -> Inputs:
         model=model,
         identity={"trained": model},
         original=run.pictures,
-        view=lambda places, number: np.asarray(
+        view=lambda number, places: np.asarray(
             make(KIND, np.full(len(places), number), places, images[train[places]])
         ),
         batch=lambda places: {"image": images[train[places]], "place": places},

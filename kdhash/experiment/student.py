@@ -38,7 +38,7 @@ def check_student(config: ConfigDict, dataset: ImageDataset) -> None:
     except Exception as error:  # whatever a network says of sizes that do not fit it
         height, width, _ = dataset.images.image_shape
         raise ConfigError(
-            f"config.student: no network {config.student.arch!r} with sizes {config.student.sizes.to_dict()} "
+            f"config.student.arch: no network {config.student.arch!r} with sizes {config.student.sizes.to_dict()} "
             f"for pictures of {height}x{width}: {str(error).splitlines()[0]}"
         ) from error
 

@@ -13,6 +13,7 @@ COLORS = {
     "float": "#000000",
     "fitted": "#999999",
 }
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
 RIGHT, WRONG = "#009E73", "#D55E00"
 STYLES = ["-", "--", "-.", ":", (0, (1, 3)), (0, (5, 1, 1, 1, 1, 1))]
 
@@ -65,27 +66,25 @@ def attention(data: dict[str, Any]) -> bytes:
             color="white" if strong else "black",
         )
     figure.colorbar(shown, ax=axes, label=f"mean weight (uniform {uniform:.3f})")
-    return _png(figure)
+    return png(figure)
 
 
 def training(curves: dict[str, dict[str, list[float]]]) -> bytes:
     """Left: loss, raw light and smoothed. Right: mAP among validation pictures."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    palette = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
-    for (name, curve), color in zip(curves.items(), palette * len(curves), strict=False):
+    for place, (name, curve) in enumerate(curves.items()):
+        color = PALETTE[place % len(PALETTE)]
+        style = {"color": color, "linestyle": STYLES[place // len(PALETTE) % len(STYLES)], "label": name}
         loss = np.asarray(curve["loss"], float)
-        left.plot(curve["step"], loss, color=color, alpha=0.25, linewidth=1)
-        left.plot(curve["step"], _smooth(loss), color=color, linewidth=1.6, label=name)
-        right.plot(
-            curve["validation_step"], curve["validation_map"], "o-", color=color, markersize=3, label=name
-        )
+        left.plot(curve["step"], loss, color=color, alpha=0.15, linewidth=1)
+        left.plot(curve["step"], _smooth(loss), linewidth=1.6, **style)
+        right.plot(curve["validation_step"], curve["validation_map"], marker="o", markersize=3, **style)
     left.set(xlabel="step", ylabel="loss (its terms differ between rows)")
     right.set(xlabel="step", ylabel="validation mAP")
     for axes in (left, right):
         _plain(axes)
-    left.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return _with_legend(figure, right)
 
 
 def cluster_counts(choice: dict[str, Any]) -> bytes:
@@ -99,7 +98,7 @@ def cluster_counts(choice: dict[str, Any]) -> bytes:
         axes.set(xlabel="clusters", ylabel=name)
         axes.legend(frameon=False, fontsize=8)
         _plain(axes)
-    return _png(figure)
+    return png(figure)
 
 
 def masks(study: dict[str, Any]) -> bytes:
@@ -122,7 +121,7 @@ def masks(study: dict[str, Any]) -> bytes:
         right.set(xlabel="margin", ylabel="student's validation mAP@1000")
     for axes in (left, *rest):
         _plain(axes)
-    return _png(figure)
+    return png(figure)
 
 
 def retrieval_grid(grid: dict[str, Any], class_names: list[str]) -> bytes:
@@ -133,18 +132,19 @@ def retrieval_grid(grid: dict[str, Any], class_names: list[str]) -> bytes:
     cells = figure.subplots(rows, columns + 1, squeeze=False)
     for i in range(rows):
         label = int(grid["query_labels"][i])
-        _picture(cells[i, 0], queries[i], class_names[label], "#333333", 2.5)
+        show_picture(cells[i, 0], queries[i], class_names[label], "#333333", 2.5)
         for j in range(columns):
             found = int(grid["result_labels"][i][j])
             right = found == label
             caption = f"{'✓' if right else '✗ ' + class_names[found]} {int(grid['distances'][i][j])}"
-            _picture(
+            show_picture(
                 cells[i, j + 1], results[i, j], caption, RIGHT if right else WRONG, 2.0 if right else 3.0
             )
-    return _png(figure)
+    return png(figure)
 
 
-def _picture(axes, picture: np.ndarray, caption: str, color: str, width: float) -> None:
+def show_picture(axes, picture: np.ndarray, caption: str, color: str, width: float) -> None:
+    """A picture in a frame of `color` and `width` points, its caption above."""
     axes.imshow(picture, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -178,7 +178,7 @@ def _lines(rows: list[dict[str, Any]], curves: dict[str, Any]):
 
 def _with_legend(figure, axes) -> bytes:
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return _png(figure)
+    return png(figure)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -188,7 +188,8 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, facecolor="white")
     return buffer.getvalue()

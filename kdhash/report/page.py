@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdhash.report import figures
-from kdhash.report.tables import table_html, table_markdown
+from kdhash.report.tables import columns_of, table_html, table_markdown
 
 STYLE = """
 :root{color-scheme:light dark;--text:#1c1f23;--soft:#5b6470;--line:#d9dee4;--page:#fff;--yes:#007a56;--no:#b34700;--tint:#f4f6f8}
@@ -79,7 +79,7 @@ def _sections(results: dict[str, Any], arrays: dict[str, Any]) -> list[tuple[str
         text = "Left, the share of bits that a cluster's mask keeps against its margin, a line each; right, what the margin does to the student."
         sections.append(("masks", "Bit masks", text, figures.masks(arrays["masks"])))
     if arrays.get("training"):
-        text = "Left, the loss; right, mAP@all among pictures held out of training, by which the checkpoint is chosen."
+        text = "Left, the loss; right, mAP among pictures held out of training, by which the checkpoint is chosen."
         sections.append(("training", "Training of the students", text, figures.training(arrays["training"])))
     return sections
 
@@ -107,17 +107,21 @@ def _page(results: dict[str, Any], sections: list[tuple[str, str, str, bytes]]) 
 
 
 def _summary(results: dict[str, Any]) -> str:
-    """One sentence from the numbers: the best student, against the best teacher."""
+    """One sentence from the numbers: the best student, against the best teacher, by the table's first column."""
+    column = columns_of(results)[0]
 
     def best(groups: tuple[str, ...]) -> dict[str, Any] | None:
         rows = [row for row in results["rows"] if row["group"] in groups]
-        return max(rows, key=lambda row: row["metrics"].get("map@all") or 0, default=None)
+        return max(rows, key=lambda row: column.get(row) or 0, default=None)
 
     student, teacher = best(("student",)), best(("teacher", "fusion"))
     if student is None or teacher is None:
         return f"{len(results['rows'])} rows compared."
-    score, ceiling = (row["metrics"].get("map@all") or 0 for row in (student, teacher))
-    text = f"The best {student['name']} reaches mAP@all {score:.4f} with {results['bits']} bits a picture"
+    score, ceiling = (column.get(row) or 0 for row in (student, teacher))
+    name = student["name"].removeprefix("student, ")
+    text = (
+        f"The best student ({name}) reaches {column.name} {score:.4f} with {results['bits']} bits a picture"
+    )
     if ceiling:
         text += f", {100 * score / ceiling:.1f} % of the best teacher ({teacher['name']}, {ceiling:.4f})"
     if student.get("encode_ms") and teacher.get("encode_ms"):
@@ -145,7 +149,7 @@ def _provenance(results: dict[str, Any]) -> str:
         "data set": results["dataset"],
         "protocol": f"{protocol['name']} (seed {protocol['seed']}): {counts}",
         "split checksum": protocol["checksum"],
-        "seed": str(results["seed"]),
+        "seed": ", ".join(map(str, results.get("seeds") or [results["seed"]])),
         "machine": ", ".join(f"{name} {value}" for name, value in machine.items()),
         "time": spent,
         "ties": "mAP is the exact expectation over all orders of items at equal distance; AP@k divides by the hits among the first k",

@@ -31,23 +31,10 @@ def extract_features(
     dataset: ImageDataset,
     views: tuple[str, ...],
     cache_dir: str | Path,
-    *,
-    mesh: Mesh,
-    batch_size: int,
-    shard_rows: int = 5000,
-    progress: Progress | None = None,
+    **options: Any,
 ) -> tuple[Features, float]:
-    """The cached features of all rows of `dataset` under each view, and the seconds spent: see `fill_cache`."""
-    folders, spent = fill_cache(
-        teacher,
-        dataset,
-        views,
-        cache_dir,
-        mesh=mesh,
-        batch_size=batch_size,
-        shard_rows=shard_rows,
-        progress=progress,
-    )
+    """The cached features of all rows of `dataset` under each view, and the seconds spent; options are `fill_cache`'s."""
+    folders, spent = fill_cache(teacher, dataset, views, cache_dir, **options)
     return {view: cache.read(folder) for view, folder in folders.items()}, spent
 
 

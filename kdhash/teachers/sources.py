@@ -177,7 +177,7 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError):
+    except (zipfile.BadZipFile, struct.error, RuntimeError, ValueError):
         return False
     return any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kdhash import losses
-from tests.losses.test_generic_kd import case_of, close, over_eight_devices
+from tests.losses.vectors import case_of, close, over_eight_devices
 
 CASES = ("c0", "c1", "c2", "c3")
 STEPS = {

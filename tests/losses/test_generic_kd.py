@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kdhash import losses
+from tests.losses.vectors import case_of, close, over_eight_devices
 
 CASES = ("c0", "c1", "c2", "c3")
 
@@ -68,21 +68,10 @@ def vectors(oracle):
     return oracle("generic_kd")
 
 
-def case_of(vectors, case):
-    return {
-        key.removeprefix(case + "."): value for key, value in vectors.items() if key.startswith(case + ".")
-    }
-
-
 def loss_and_student(name, o):
     if name in LOGIT:
         return logit_loss(name, o), o["student_logits"]
     return feature_loss(name, o), o["student_feat"]
-
-
-def close(actual, reference, relative, absolute):
-    error = np.abs(np.asarray(actual, np.float64) - reference).max()
-    assert error <= relative * np.abs(reference).max() + absolute
 
 
 def relative_in_float32(name):
@@ -108,9 +97,7 @@ def float32(request, vectors):
 @pytest.fixture(scope="module", params=CASES)
 def float64(request, vectors):
     with jax.enable_x64(True):
-        o = case_of(vectors, request.param)
-        real = ("teacher_logits", "teacher_feat", "student_logits", "student_feat")
-        o |= {key: np.asarray(o[key], np.float64) for key in real}
+        o = case_of(vectors, request.param, np.float64)
         return o, jax.jit(values_and_gradients(o))([o["student_feat"], o["student_logits"]])
 
 
@@ -179,8 +166,3 @@ def test_balance_over_eight_devices_is_that_of_the_global_batch(vectors):
     close(gradient, np.asarray(expected_gradient, np.float64), 1e-5, 0)
     # What each device would find in its own share is another number: the comparison above can fail.
     assert abs(np.mean([losses.balance(share) for share in np.split(codes, 8)]) - expected) > 1e-2
-
-
-def over_eight_devices(rows):
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    return jax.device_put(rows, NamedSharding(mesh, PartitionSpec("data")))

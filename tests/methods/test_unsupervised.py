@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from kdhash.losses import MASK_RULES
 from kdhash.methods.brcd import BASELINES, brcd, distilled
 from kdhash.methods.clusters import choose_count, cluster_codes
 from kdhash.methods.unsupervised import BASES
@@ -166,7 +165,3 @@ def test_counts_that_make_no_sense_are_errors(counts):
 def test_more_clusters_than_codes_are_an_error():
     with pytest.raises(ValueError, match="4 clusters of 1 different codes"):
         cluster_codes(np.ones((10, 8), np.float32), 4, seed=0)
-
-
-def test_mask_rules_are_named():
-    assert MASK_RULES == ("intended", "published", "none")

@@ -104,6 +104,18 @@ def test_page_is_complete_escaped_and_needs_nothing_else(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_summary_goes_by_the_first_column_of_the_method(tmp_path):
+    results, _ = made_up()
+    assert (
+        "The best student (taught) reaches mAP@all 0.8500" in write_report(results, {}, tmp_path).read_text()
+    )
+    results |= {"method": "brcd", "seeds": [3, 5]}
+    results["rows"][3]["metrics"]["map@1000"] = 0.99
+    page = write_report(results, {}, tmp_path).read_text()
+    assert "The best student (no transfer) reaches mAP@1000 0.9900" in page
+    assert "<dt>seed</dt><dd>3, 5</dd>" in page
+
+
 def test_missing_sections_are_left_out(tmp_path):
     results, _ = made_up()
     page = write_report(results | {"claims": []}, {}, tmp_path).read_text()

@@ -15,14 +15,7 @@ from kdhash.teachers.extract import extract_features, fill_cache, fit_picture
 from kdhash.teachers.preprocessing import Fitted, Preprocessing, preprocess
 from kdhash.teachers.registry import Teacher, load_teacher, save_variables
 from kdhash.training.mapping import data_mesh
-
-SPEC = {
-    "arch": "mlp",
-    "sizes": {"widths": (8,)},
-    "weights": "m.safetensors",
-    "mean": (0.5,) * 3,
-    "std": (0.5,) * 3,
-}
+from tests.teachers.extraction_run import SPEC
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,10 @@ import numpy as np
 import optax
 import pytest
 
+from kdhash.methods.cibhash import cibhash
 from kdhash.methods.dmth import LossWeights, hash_student
 from kdhash.methods.interface import Method
+from kdhash.models.hasher import Hasher
 from kdhash.training.mapping import AXIS, data_mesh, make_encode, make_train_step, put_batch, replicate
 from kdhash.training.state import create_state, make_optimizer
 
@@ -29,6 +31,19 @@ def student(axis_name=None) -> Method:
     )
 
 
+def hasher(axis_name=None) -> Method:
+    """Batch norm over two views, a loss that contrasts all of the batch."""
+    model = Hasher(
+        bits=16, hidden=8, arch="convnet", sizes=(("widths", (4, 8)),), mean=(0.5,) * 3, axis_name=axis_name
+    )
+    return cibhash(model)
+
+
+def views_of():
+    rng = np.random.default_rng(0)
+    return {f"view_{view}": rng.random((BATCH, 8, 8, 3), dtype=np.float32) for view in "ij"}
+
+
 def batch_of(seed=0):
     rng = np.random.default_rng(seed)
     return {
@@ -41,35 +56,44 @@ def batch_of(seed=0):
 
 def noise(keys, batch):
     """A preparation that draws from every example's key."""
-    return batch | {
-        "image": batch["image"] + 0.1 * jax.vmap(lambda key: jax.random.normal(key, (8, 8, 3)))(keys)
-    }
+    drawn = 0.1 * jax.vmap(lambda key: jax.random.normal(key, (8, 8, 3)))(keys)
+    pictures = ("image", "view_i", "view_j")
+    return {name: value + drawn if name in pictures else value for name, value in batch.items()}
 
 
-def one_step(mapping: str, devices: int):
+METHODS = {
+    "student": (student, batch_of(), "cross_entropy quantization balance code relation feature loss"),
+    "hasher": (hasher, views_of(), "contrast kl loss"),
+}
+
+
+def one_step(name: str, mapping: str, devices: int):
     """Loss terms and the gradient (by plain descent with rate 1) of one step, and the new batch statistics."""
-    method = student(AXIS if mapping == "pmap" else None)
+    make, batch, _ = METHODS[name]
+    method = make(AXIS if mapping == "pmap" else None)
     optimizer = optax.sgd(1.0)
     mesh = data_mesh(jax.devices()[:devices])
-    state = replicate(create_state(method, optimizer, batch_of(), 0), mesh)
+    state = replicate(create_state(method, optimizer, batch, 0), mesh)
     before = jax.device_get(state.params)
     step = make_train_step(method, optimizer, seed=1, mesh=mesh, mapping=mapping, prepare=noise)
-    state, terms = step(state, put_batch(batch_of(), mesh) if mapping == "jit" else batch_of())
+    state, terms = step(state, put_batch(batch, mesh) if mapping == "jit" else batch)
     gradient = jax.tree.map(lambda old, new: old - np.asarray(new), before, state.params)
     return jax.device_get(terms), gradient, jax.device_get(state.batch_stats)
 
 
-@pytest.fixture(scope="module")
-def reference():
-    return one_step("jit", 1)
+@pytest.fixture(scope="module", params=METHODS)
+def reference(request):
+    return request.param, one_step(request.param, "jit", 1)
 
 
 @pytest.mark.parametrize("mapping", ["jit", "pmap"])
 @pytest.mark.parametrize("devices", [2, 8])
 def test_loss_gradient_and_statistics_equal_those_of_one_device(reference, mapping, devices):
-    terms, gradient, statistics = one_step(mapping, devices)
-    assert set(terms) == {"cross_entropy", "quantization", "balance", "code", "relation", "feature", "loss"}
-    for mine, theirs in zip((terms, gradient, statistics), reference, strict=True):
+    name, expected = reference
+    terms, gradient, statistics = one_step(name, mapping, devices)
+    assert set(terms) == set(METHODS[name][2].split())
+    assert jax.tree.leaves(statistics)
+    for mine, theirs in zip((terms, gradient, statistics), expected, strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), mine, theirs)
 
 

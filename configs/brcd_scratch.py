@@ -1,0 +1,113 @@
+"""BRCD on CIFAR-10 without any pretrained network: teacher and students learn from pictures alone, end to end. No labels.
+
+    python -m kdhash.main --config configs/brcd_scratch.py --workdir runs/brcd_scratch --config.data_dir=data
+
+Needs data_dir/cifar10 (python -m kdhash prepare cifar10). Small networks and few epochs, for a CPU; where an accelerator is
+at hand, give the teacher {"arch": "resnet_cifar", "sizes": {"depth": 56}}, hundreds of epochs and batches of 512.
+"""
+
+from ml_collections import ConfigDict
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.method = "brcd"
+    config.seed = 0
+    config.seeds = (0,)
+    config.bits = 64  # a multiple of 8
+
+    # Places. They may change between starts of the same workdir.
+    config.data_dir = "data"
+    config.weights_dir = ""
+    config.cache_dir = ""
+
+    # Data and protocol: see the README. Epochs are chosen on the protocol's validation queries.
+    config.dataset = "cifar10"
+    config.image_size = 32
+    config.protocol = "cifar10-brcd"
+    config.protocol_seed = 0
+    config.validation_per_class = 0  # cifar10-brcd has 500 of its own
+
+    # Devices: 'jit' divides a global batch over all of them, 'pmap' maps shares of it.
+    config.mapping = "jit"
+    config.host_devices = 8  # where there is only a CPU
+
+    # Networks to train, not frozen: 'arch' instead of 'weights'.
+    config.backbones = ConfigDict(
+        {
+            "teacher": {
+                "arch": "convnet",
+                "sizes": {"widths": (32, 32, 64, 64, 128)},
+                "mean": MEAN,
+                "std": STD,
+            },
+            "student": {"arch": "convnet", "sizes": {"widths": (8, 8, 16, 16, 32)}, "mean": MEAN, "std": STD},
+        }
+    )
+    # Each training picture has this many augmented views, always the same; each step makes two of them on the device.
+    config.features = ConfigDict({"contrast_views": 16, "batch_size": 400, "dtype": "float32"})
+
+    # The base hasher, of the teacher and of every student: 'cibhash', 'greedyhash' or 'bihalf', with its options.
+    config.hasher = ConfigDict(
+        {
+            "base": "cibhash",
+            "teacher_hidden": 0,
+            "temperature": 0.3,
+            "kl_weight": 0.001,
+            "quantization": 0.1,  # of greedyhash
+            "gamma": 6.0,  # of bihalf
+            "schedule": {
+                "epochs": 20.0,
+                "batch_size": 128,
+                "optimizer": "adamw",
+                "learning_rate": 2e-3,
+                "weight_decay": 1e-4,
+                "warmup_epochs": 1.0,
+                "clip_norm": 5.0,
+                "checkpoint_every_epochs": 10.0,  # validation encodes the whole database
+                "log_every": 39,
+                "keep": "best",
+            },
+        }
+    )
+
+    # k-means of the teacher's codes of the training pictures.
+    config.clusters = ConfigDict({"count": 0, "counts": (5, 10, 15, 20, 25, 30, 40, 50), "starts": 10})
+
+    # Weights as in configs/brcd_cifar10.py, not chosen anew.
+    config.student = ConfigDict(
+        {
+            "hidden": 0,
+            "rows": ("none", "kl", "sp", "brcd", "brcd_no_mask"),
+            "forms": {
+                "none": {"kind": "none"},
+                "kl": {"kind": "kl", "weight": 3.0, "temperature": 4.0},
+                "sp": {"kind": "sp", "weight": 300.0},
+                "brcd": {
+                    "kind": "brcd",
+                    "weight": 5.0,
+                    "alpha": 0.8,
+                    "mask": "intended",  # or 'published' (all zeros), or 'none'
+                    "margin": 0.5,
+                    "remove_false_negatives": True,
+                    "offset_positives": True,
+                    "published": False,
+                },
+                "brcd_no_mask": {
+                    "kind": "brcd",
+                    "weight": 5.0,
+                    "alpha": 0.8,
+                    "mask": "none",
+                    "margin": 0.5,
+                    "remove_false_negatives": True,
+                    "offset_positives": True,
+                    "published": False,
+                },
+            },
+            "margins": (),
+        }
+    )
+    config.evaluate = ConfigDict({"ks": (1000, 0)})  # mAP@k; 0 means the whole database
+    return config
