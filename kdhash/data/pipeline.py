@@ -21,13 +21,15 @@ def batches(
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
+    with_epoch: bool = False,
 ) -> grain.MapDataset:
     """An endless `grain.MapDataset`: element [step] is `fetch` of this process's part of the global batch.
 
     `batch_size` is global; process p gets the p-th of `process_count` equal consecutive parts of it, so the
     global batch of a step is the same for any process count. `indices` are shuffled anew in every epoch
     (len(indices) // batch_size steps; the last partial batch is dropped). Random access: a resumed run starts
-    at its step, and no iterator state exists to be saved. Raises ValueError where the sizes do not fit.
+    at its step, and no iterator state exists to be saved. `with_epoch` adds 'epoch', how many of them are over, an int32
+    for each row. Raises ValueError where the sizes do not fit.
     """
     indices = np.asarray(indices, dtype=np.int64)
     if batch_size < 1 or process_count < 1 or batch_size % process_count:
@@ -42,6 +44,12 @@ def batches(
         )
     local = batch_size // process_count
     part = slice(process_index * local, (process_index + 1) * local)
+    per_epoch = len(indices) // batch_size
+
+    def load(step: int, rows: np.ndarray) -> Mapping[str, np.ndarray]:
+        batch = fetch(rows[part])
+        return {**batch, "epoch": np.full(local, step // per_epoch, np.int32)} if with_epoch else batch
+
     return (
         grain.MapDataset.source(indices)
         .seed(seed)
@@ -49,7 +57,7 @@ def batches(
         # batches are cut before repeating: the rest of an epoch is dropped, none holds rows of two epochs
         .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
         .repeat(None)
-        .map(lambda rows: fetch(rows[part]))
+        .map_with_index(load)
     )
 
 

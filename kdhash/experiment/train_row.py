@@ -41,24 +41,27 @@ def train_row(
     example: dict[str, Any],
     prepare: Prepare,
     validate: Callable[[Variables], float],
+    with_epoch: bool = False,
 ) -> Trained:
     """Trains `method` in workdir/`place`, or reads what an earlier start trained there on the same `inputs`.
 
-    `fetch(rows)` gives the raw batch; `example` a batch of one, as the method's init takes it (shapes are enough).
+    `fetch(rows)` gives the raw batch, to which `with_epoch` adds 'epoch'; `example` is a batch of one, as the method's init
+    takes it (shapes are enough).
     """
     folder = run.workdir / place
     notes = finished(folder, inputs)
     if notes is None:
-        notes = _train(run, begin(folder, inputs), inputs, method, fetch, schedule, prepare, validate)
+        data = _training_batches(run, fetch, schedule.batch_size, with_epoch)
+        notes = _train(run, begin(folder, inputs), inputs, method, data, schedule, prepare, validate)
     template = jax.eval_shape(method.init, jax.random.key(0), example)
     return Trained(load_variables(folder / WEIGHTS, template), notes["validation"], notes["seconds"])
 
 
-def _train(run, folder: Path, inputs, method, fetch, schedule, prepare, validate) -> dict[str, Any]:
+def _train(run, folder: Path, inputs, method, data, schedule, prepare, validate) -> dict[str, Any]:
     start = time.perf_counter()
     variables = train(
         method,
-        _training_batches(run, fetch, schedule.batch_size),
+        data,
         schedule_of(schedule, len(run.protocol.train)),
         folder,
         label=f"{folder.parent.name} {folder.name}",
@@ -87,7 +90,9 @@ def curves_of(folder: Path) -> dict[str, list[float]]:
     }
 
 
-def _training_batches(run: Run, fetch: Callable[[np.ndarray], Any], batch_size: int) -> grain.MapDataset:
+def _training_batches(
+    run: Run, fetch: Callable[[np.ndarray], Any], batch_size: int, with_epoch: bool
+) -> grain.MapDataset:
     """This process's share of the global batches of the protocol's training pictures, by step."""
     return batches(
         fetch,
@@ -96,6 +101,7 @@ def _training_batches(run: Run, fetch: Callable[[np.ndarray], Any], batch_size: 
         seed=run.config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        with_epoch=with_epoch,
     )
 
 

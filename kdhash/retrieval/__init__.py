@@ -12,6 +12,7 @@ from kdhash.retrieval.curves import (
 from kdhash.retrieval.expected import expected_average_precision
 from kdhash.retrieval.features import float_map
 from kdhash.retrieval.hamming import hamming_distances, search
+from kdhash.retrieval.instances import instance_recall
 from kdhash.retrieval.metrics import (
     average_precision,
     evaluate,
@@ -30,6 +31,7 @@ __all__ = [
     "expected_average_precision",
     "float_map",
     "hamming_distances",
+    "instance_recall",
     "mean_average_precision",
     "ndcg_at_k",
     "pack_codes",

@@ -39,6 +39,13 @@ def test_content_is_a_function_of_seed_and_step():
     assert not np.array_equal(make(seed=4)[0]["rows"], make()[0]["rows"])
 
 
+def test_epoch_counts_those_that_are_over():
+    dataset = make(with_epoch=True, process_index=1, process_count=2)
+    for step, epoch in ((0, 0), (2, 0), (3, 1), (8, 2), (3001, 1000)):
+        np.testing.assert_array_equal(dataset[step]["epoch"], np.full(8, epoch, np.int32))
+    assert "epoch" not in make()[0]
+
+
 @pytest.mark.parametrize("count", [2, 4, 16])
 def test_processes_share_the_global_batch(count):
     parts = [make(process_index=index, process_count=count) for index in range(count)]
