@@ -5,15 +5,17 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from kdhash.data.pair_protocols import PAIR_NAMES
 from kdhash.methods.brcd import BASELINES, MASK_RULES
 from kdhash.methods.dmth import OBJECTIVES
+from kdhash.methods.kdcmh import OBJECTIVES as PAIR_OBJECTIVES
 from kdhash.methods.unsupervised import BASES
 from kdhash.models.backbones import BACKBONES
 from kdhash.teachers.registry import DTYPES
 from kdhash.teachers.sources import find_source
 from kdhash.teachers.views import recipe_of
 
-METHODS = ("dmth", "brcd")
+METHODS = ("dmth", "brcd", "kdcmh")
 PROTOCOLS = ("cifar10-1", "cifar10-2", "cifar10-brcd", "holdout")
 FUSIONS = ("mean", "concat", "attention")
 STUDENT_ROWS = ("plain", "best_single", "fused")
@@ -40,6 +42,10 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
         yield f"config.method is {config.method!r}; choose one of {', '.join(METHODS)}"
         return
     yield from _common_problems(config)
+    if config.method == "kdcmh":
+        yield from _kdcmh_problems(config, devices)
+        return
+    yield from _labelled_problems(config)
     yield from {"dmth": _dmth_problems, "brcd": _brcd_problems}[config.method](config, devices)
 
 
@@ -48,6 +54,13 @@ def _common_problems(config: ConfigDict) -> Iterator[str]:
         yield f"config.bits is {config.bits}; codes are packed 8 bits a byte, so use a multiple of 8 such as 16, 32 or 64"
     if config.mapping not in ("jit", "pmap"):
         yield f"config.mapping is {config.mapping!r}; choose 'jit' or 'pmap'"
+    if 0 not in config.evaluate.ks or min(config.evaluate.ks) < 0:
+        yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 0 (mAP over the whole database) and nothing below"
+    if config.features.get("dtype", "float32") not in DTYPES:
+        yield f"config.features.dtype is {config.features.dtype!r}; choose one of {', '.join(DTYPES)}"
+
+
+def _labelled_problems(config: ConfigDict) -> Iterator[str]:
     if config.protocol not in PROTOCOLS:
         yield f"config.protocol is {config.protocol!r}; choose one of {', '.join(PROTOCOLS)}"
     if config.validation_per_class < 5 and config.protocol != "cifar10-brcd":
@@ -60,17 +73,12 @@ def _common_problems(config: ConfigDict) -> Iterator[str]:
             f"config.data_dir: no data set {Path(config.data_dir) / config.dataset}; prepare it with "
             f"'python -m kdhash prepare', or set --config.data_dir to the folder that holds {config.dataset}/"
         )
-    if 0 not in config.evaluate.ks or min(config.evaluate.ks) < 0:
-        yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 0 (mAP over the whole database) and nothing below"
-    if config.features.get("dtype", "float32") not in DTYPES:
-        yield f"config.features.dtype is {config.features.dtype!r}; choose one of {', '.join(DTYPES)}"
 
 
 def _brcd_problems(config: ConfigDict, devices: int) -> Iterator[str]:
     if 1000 not in config.evaluate.ks:
         yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 1000, by which the rows are compared"
-    if not config.seeds or len(set(config.seeds)) != len(config.seeds):
-        yield f"config.seeds is {tuple(config.seeds)}; give one or more different numbers"
+    yield from _seed_problems(config)
     for name in ("teacher", "student"):
         if name not in config.backbones:
             yield f"config.backbones lacks {name!r}"
@@ -115,7 +123,45 @@ def _brcd_problems(config: ConfigDict, devices: int) -> Iterator[str]:
         },
         devices,
     )
-    yield from _schedule_problems("hasher", config.hasher.schedule)
+    yield from _schedule_problems("hasher.schedule", config.hasher.schedule)
+
+
+def _seed_problems(config: ConfigDict) -> Iterator[str]:
+    if not config.seeds or len(set(config.seeds)) != len(config.seeds):
+        yield f"config.seeds is {tuple(config.seeds)}; give one or more different numbers"
+
+
+def _kdcmh_problems(config: ConfigDict, devices: int) -> Iterator[str]:
+    if 50 not in config.evaluate.ks:
+        yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 50, as the literature's mAP@50 stands beside mAP@all"
+    yield from _seed_problems(config)
+    if config.protocol not in PAIR_NAMES:
+        yield f"config.protocol is {config.protocol!r}; choose one of {', '.join(PAIR_NAMES)}"
+    if config.validation < 1:
+        yield f"config.validation is {config.validation}; epochs are chosen on these pairs: hold out some hundreds"
+    for name, spec in config.images.items():
+        yield from _weights_problems(f"config.images.{name}", spec, config.weights_dir)
+    for name, spec in config.texts.items():
+        if spec.words < 1:
+            yield f"config.texts.{name}.words is {spec.words}; give how many words the vocabulary may hold"
+        if spec.vectors and not (Path(config.data_dir) / spec.vectors).is_file():
+            yield (
+                f"config.texts.{name}.vectors: no file {Path(config.data_dir) / spec.vectors}; put the word vectors there, "
+                "or give '' to do without"
+            )
+    if min(config.similarity.weights) < 0 or abs(sum(config.similarity.weights) - 1) > 1e-6:
+        yield f"config.similarity.weights is {tuple(config.similarity.weights)}; give three shares that sum to 1"
+    yield from _row_problems("student", config.student.rows, tuple(config.student.forms))
+    for name, form in config.student.forms.items():
+        if form.kind not in PAIR_OBJECTIVES:
+            kinds = ", ".join(PAIR_OBJECTIVES)
+            yield f"config.student.forms.{name}.kind is {form.kind!r}; choose one of {kinds}"
+    sizes = {
+        "features.batch_size": config.features.batch_size,
+        "schedule.batch_size": config.schedule.batch_size,
+    }
+    yield from _batch_problems(sizes, devices)
+    yield from _schedule_problems("schedule", config.schedule)
 
 
 def _dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
@@ -172,7 +218,7 @@ def _dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
     yield from _batch_problems(sizes, devices)
     for part in ("pretrain", "teacher", "student"):
         if part in config:
-            yield from _schedule_problems(part, config[part].schedule)
+            yield from _schedule_problems(f"{part}.schedule", config[part].schedule)
 
 
 def _teacher_problems(config: ConfigDict) -> Iterator[str]:
@@ -208,16 +254,16 @@ def _row_problems(part: str, rows: tuple[str, ...], known: tuple[str, ...]) -> I
             yield f"config.{part}.rows names {row!r}; choose from {', '.join(known)}"
 
 
-def _schedule_problems(part: str, schedule: ConfigDict) -> Iterator[str]:
+def _schedule_problems(place: str, schedule: ConfigDict) -> Iterator[str]:
     for field in ("epochs", "learning_rate", "log_every", "checkpoint_every_epochs"):
         if schedule[field] <= 0:
-            yield f"config.{part}.schedule.{field} is {schedule[field]}; it must be positive"
+            yield f"config.{place}.{field} is {schedule[field]}; it must be positive"
     if schedule.optimizer not in ("sgd", "adamw"):
-        yield f"config.{part}.schedule.optimizer is {schedule.optimizer!r}; choose 'sgd' or 'adamw'"
+        yield f"config.{place}.optimizer is {schedule.optimizer!r}; choose 'sgd' or 'adamw'"
     if schedule.keep not in ("best", "last"):
-        yield f"config.{part}.schedule.keep is {schedule.keep!r}; choose 'best' or 'last'"
+        yield f"config.{place}.keep is {schedule.keep!r}; choose 'best' or 'last'"
     if schedule.epochs > 0 and not 0 <= schedule.warmup_epochs < schedule.epochs:
-        yield f"config.{part}.schedule.warmup_epochs is {schedule.warmup_epochs}; it must lie in [0, epochs)"
+        yield f"config.{place}.warmup_epochs is {schedule.warmup_epochs}; it must lie in [0, epochs)"
 
 
 def flat(config: ConfigDict | dict, prefix: str = "") -> dict[str, object]:

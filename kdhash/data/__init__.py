@@ -12,30 +12,52 @@ from kdhash.data.augment import (
     resized_crop,
 )
 from kdhash.data.contrast import contrast_view, gaussian_blur, grayscale, hue_shift, random_apply
+from kdhash.data.pair_protocols import make_pair_protocol
+from kdhash.data.pairs import PairDataset, load_pairs
 from kdhash.data.pipeline import batches, device_prefetch
 from kdhash.data.protocols import Protocol, check_overlap, load_protocol, make_protocol, save_protocol
 from kdhash.data.sources import ArrayImages, ImageDataset, ImageSource, TfdsImages, load_dataset, subset
+from kdhash.data.texts import (
+    TextFeatures,
+    Vocabulary,
+    WordVectors,
+    average_vectors,
+    count_words,
+    fit_vocabulary,
+    load_word_vectors,
+    tokenize,
+)
 
 __all__ = [
     "ArrayImages",
     "ImageDataset",
     "ImageSource",
+    "PairDataset",
     "Protocol",
+    "TextFeatures",
     "TfdsImages",
+    "Vocabulary",
+    "WordVectors",
     "add_noise",
     "augment_images",
+    "average_vectors",
     "batches",
     "check_overlap",
     "color_jitter",
     "contrast_view",
+    "count_words",
     "cutout",
     "device_prefetch",
     "example_keys",
+    "fit_vocabulary",
     "gaussian_blur",
     "grayscale",
     "hue_shift",
     "load_dataset",
+    "load_pairs",
     "load_protocol",
+    "load_word_vectors",
+    "make_pair_protocol",
     "make_protocol",
     "normalize",
     "random_apply",
@@ -44,4 +66,5 @@ __all__ = [
     "resized_crop",
     "save_protocol",
     "subset",
+    "tokenize",
 ]

@@ -1,4 +1,4 @@
-"""Writing labelled pictures as a TFDS ArrayRecord folder, without TensorFlow, and all or nothing."""
+"""Writing pictures, with labels or texts, as a TFDS ArrayRecord folder, without TensorFlow, and all or nothing."""
 
 import contextlib
 import io
@@ -26,13 +26,16 @@ def write_dataset(
     label_names: Mapping[str, Sequence[str]],
     splits: Mapping[str, Iterable[Example]],
     about: Mapping[str, str],
+    text_lists: Sequence[str] = (),
+    label_lists: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Writes `data_dir`/`name`/`version`, features id, image and those of `label_names`; returns the folder.
 
     `splits` yield (key, {'id': str, 'image': encoded bytes, <label>: int}); TFDS stores examples in the order
-    of a hash of their keys. `about` may hold description, homepage and citation. Everything is written to a
-    temporary folder in `data_dir`, which is renamed at the end, or removed where anything fails. Raises
-    FileExistsError where the folder is already there.
+    of a hash of their keys. `about` may hold description, homepage and citation. `text_lists` and `label_lists`
+    name further features of any length: lists of str, and lists of int with the names of their classes.
+    Everything is written to a temporary folder in `data_dir`, which is renamed at the end, or removed where
+    anything fails. Raises FileExistsError where the folder is already there.
     """
     import tensorflow_datasets as tfds
 
@@ -45,10 +48,14 @@ def write_dataset(
         features = {"id": tfds.features.Text(), "image": tfds.features.Image(shape=image_shape)}
         for label, names in label_names.items():
             features[label] = tfds.features.ClassLabel(names=list(names))
+        for text in text_lists:
+            features[text] = tfds.features.Sequence(tfds.features.Text())
+        for label, names in (label_lists or {}).items():
+            features[label] = tfds.features.Sequence(tfds.features.ClassLabel(names=list(names)))
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(features),
-            supervised_keys=("image", "label"),
+            supervised_keys=("image", "label") if "label" in features else None,
             **about,
         )
 

@@ -1,6 +1,5 @@
 """The stages of a BRCD run: a teacher hasher, clusters of its codes, students."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdhash.experiment.context import Run
+from kdhash.experiment.context import Run, for_heads
 from kdhash.experiment.hasher_inputs import Inputs, choose_views
 from kdhash.experiment.train_row import Trained, train_row
 from kdhash.experiment.workdir import begin, fingerprint, finish, finished
@@ -21,7 +20,7 @@ from kdhash.methods.interface import Method
 from kdhash.methods.unsupervised import BASES
 from kdhash.models.hasher import Hasher
 from kdhash.retrieval import mean_average_precision, pack_codes
-from kdhash.training.mapping import AXIS, data_mesh, make_encode
+from kdhash.training.mapping import AXIS, make_encode
 
 VALIDATION_K = 1000
 Read = Callable[[np.ndarray], np.ndarray]  # rows -> inputs of a network
@@ -48,13 +47,6 @@ class Taught(NamedTuple):
     features: np.ndarray | None  # [training pictures, views, width], of a frozen teacher
     clusters: Clusters
     choice: dict[str, Any] | None  # what each count of clusters gave, where the elbow was asked for
-
-
-def seeded(run: Run, seed: int) -> Run:
-    """The same run with another training seed."""
-    config = run.config.copy_and_resolve_references()
-    config.seed = seed
-    return dataclasses.replace(run, config=config)
 
 
 def train_teacher(run: Run, inputs: Inputs) -> Hashed:
@@ -133,9 +125,8 @@ def _train(
 ) -> Hashed:
     """Trains one hasher. `data` holds what its loss needs beside, by training picture."""
     config, hasher, protocol = run.config, run.config.hasher, run.protocol
-    if inputs.frozen and run.mesh.devices.flat[0].platform == "cpu" and jax.process_count() == 1:
-        # a hash head is too small to be divided over a CPU's host devices
-        run = dataclasses.replace(run, mesh=data_mesh([run.mesh.devices.flat[0]]))
+    if inputs.frozen:
+        run = for_heads(run)
     regress_to = data["views_teacher_features"].shape[-1] if "views_teacher_features" in data else 0
     options = {key: hasher[key] for key in BASES[hasher.base].options}
     axis_name = AXIS if config.mapping == "pmap" else None

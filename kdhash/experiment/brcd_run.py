@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kdhash.experiment.brcd import Hashed, Taught, seeded, teach, train_student, train_teacher
+from kdhash.experiment.brcd import Hashed, Taught, teach, train_student, train_teacher
 from kdhash.experiment.brcd_scores import mask_study, score_features, score_hashers
-from kdhash.experiment.context import Run
+from kdhash.experiment.context import Run, seeded
 from kdhash.experiment.evaluate import retrieved
 from kdhash.experiment.hasher_inputs import Inputs, open_inputs
 from kdhash.experiment.train_row import curves_of
@@ -38,6 +38,7 @@ def run_brcd(this: Run, command: str) -> Path:
     rows = _scored(this, run, hashers, inputs)
     results = this.facts(f"BRCD on {config.dataset}, {config.bits} bits", command) | {
         "seeds": list(config.seeds),
+        "class_names": list(this.dataset.class_names),
         "rows": rows,
         "claims": claims(rows),
         "clusters": {"count": len(first.clusters.centers), "choice": first.choice},

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import kdhash
-from kdhash.data import ImageDataset, Protocol
+from kdhash.data import Protocol
+from kdhash.training.mapping import data_mesh
 
 
 @dataclasses.dataclass
@@ -23,7 +24,7 @@ class Run:
     config: ConfigDict
     workdir: Path
     mesh: Mesh
-    dataset: ImageDataset
+    dataset: Any  # an ImageDataset, of a KDCMH run a PairDataset
     protocol: Protocol
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -78,12 +79,26 @@ class Run:
                 "python": platform.python_version(),
             },
             "seconds": self.seconds,
-            "class_names": list(self.dataset.class_names),
         }
 
     def say(self, text: str) -> None:
         if jax.process_index() == 0:
             print(text, flush=True)
+
+
+def seeded(run: Run, seed: int) -> Run:
+    """The same run with another training seed."""
+    config = run.config.copy_and_resolve_references()
+    config.seed = seed
+    return dataclasses.replace(run, config=config)
+
+
+def for_heads(run: Run) -> Run:
+    """The same run on one device where that is a CPU: a hash head is too small to be divided over its host devices."""
+    first = run.mesh.devices.flat[0]
+    if first.platform != "cpu" or jax.process_count() > 1:
+        return run
+    return dataclasses.replace(run, mesh=data_mesh([first]))
 
 
 def sizes_of(config: ConfigDict) -> dict[str, Any]:

@@ -7,10 +7,18 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kdhash.config import check_config
-from kdhash.data import load_dataset, make_protocol, save_protocol
+from kdhash.data import (
+    Protocol,
+    load_dataset,
+    load_pairs,
+    make_pair_protocol,
+    make_protocol,
+    save_protocol,
+)
 from kdhash.experiment.brcd_run import run_brcd
 from kdhash.experiment.context import Run
 from kdhash.experiment.evaluate import evaluate_rows, student_label
+from kdhash.experiment.kdcmh_run import run_kdcmh
 from kdhash.experiment.pretrain import pretrain_teachers
 from kdhash.experiment.student import Student, check_student, train_students
 from kdhash.experiment.teacher import Head, best_single, cache_features, load_teachers, train_heads
@@ -28,17 +36,26 @@ def run(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Path:
     mesh = data_mesh()
     check_config(config, devices=mesh.devices.size)
     start = time.perf_counter()
-    dataset = load_dataset(config.dataset, config.data_dir, image_size=config.image_size)
-    protocol = make_protocol(
-        config.protocol, dataset, seed=config.protocol_seed, validation_per_class=config.validation_per_class
-    )
+    dataset, protocol = _data(config)
     if config.method == "dmth":
         check_student(config, dataset)
     workdir = claim(workdir, config)  # after all that can refuse a config
     save_protocol(protocol, workdir / "protocol")
     this = Run(config, workdir, mesh, dataset, protocol)
     this.seconds["data"] = time.perf_counter() - start
-    return {"dmth": _dmth, "brcd": run_brcd}[config.method](this, command)
+    return {"dmth": _dmth, "brcd": run_brcd, "kdcmh": run_kdcmh}[config.method](this, command)
+
+
+def _data(config: ConfigDict) -> tuple[Any, Protocol]:
+    if config.method == "kdcmh":
+        pairs = load_pairs(config.dataset, config.data_dir, image_size=config.image_size)
+        options = {"seed": config.protocol_seed, "train": config.train, "validation": config.validation}
+        return pairs, make_pair_protocol(config.protocol, pairs, **options)
+    dataset = load_dataset(config.dataset, config.data_dir, image_size=config.image_size)
+    protocol = make_protocol(
+        config.protocol, dataset, seed=config.protocol_seed, validation_per_class=config.validation_per_class
+    )
+    return dataset, protocol
 
 
 def _dmth(this: Run, command: str) -> Path:
@@ -51,6 +68,7 @@ def _dmth(this: Run, command: str) -> Path:
     students = train_students(this, heads, features)
     scores = evaluate_rows(this, teachers, features, heads, students)
     results = this.facts(f"DMTH on {config.dataset}, {config.bits} bits", command) | {
+        "class_names": list(this.dataset.class_names),
         "rows": scores.rows,
         "claims": _claims(this, scores.rows, heads),
     }

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdhash.data import ImageDataset
 from kdhash.experiment.context import Run, chunked
 from kdhash.experiment.train_row import WEIGHTS, Trained, train_row
 from kdhash.experiment.workdir import fingerprint
 from kdhash.methods.dmth import LossWeights, fusion_outputs, fusion_teacher
 from kdhash.retrieval import mean_average_precision, pack_codes
-from kdhash.teachers.extract import Features, extract_features
+from kdhash.teachers.extract import Features, Pictures, extract_features
 from kdhash.teachers.registry import Teacher, load_teacher
 from kdhash.training.metric_log import Watch
 
@@ -74,7 +73,7 @@ def cache_features(run: Run, teachers: dict[str, Teacher]) -> dict[str, Cached]:
 
 
 def cached_views(
-    run: Run, teacher: Teacher, dataset: ImageDataset, views: tuple[str, ...]
+    run: Run, teacher: Teacher, dataset: Pictures, views: tuple[str, ...]
 ) -> tuple[Features, float]:
     """A teacher's outputs of every view of `dataset`, with progress on the terminal; and the seconds that it took."""
     config = run.config

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kdhash.report import figures
+from kdhash.report import figures, pairs
 from kdhash.report.tables import columns_of, table_html, table_markdown
 
 STYLE = """
@@ -33,7 +33,7 @@ def write_report(results: dict[str, Any], arrays: dict[str, Any], out_dir: str |
     """Writes results.json, table.md, PNG figures and report.html into `out_dir`; returns the path of the page.
 
     `results` is what JSON can hold (NaN becomes null); `arrays` may hold radius_curves, precision_at, attention, retrieval_grid (a
-    list), training: a missing one leaves its section out. Every file is written to a temporary name, then renamed.
+    list), pairs, clusters, masks, training: a missing one leaves its section out. Every file is written to a temporary name, then renamed.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -78,6 +78,17 @@ def _sections(results: dict[str, Any], arrays: dict[str, Any]) -> list[tuple[str
     if arrays.get("masks"):
         text = "Left, the share of bits that a cluster's mask keeps against its margin, a line each; right, what the margin does to the student."
         sections.append(("masks", "Bit masks", text, figures.masks(arrays["masks"])))
+    if arrays.get("pairs"):
+        found, marks = (
+            arrays["pairs"],
+            "★ the query's own, ✓ a label in common, ✗ none; behind it the Hamming distance.",
+        )
+        text = f"Captions drawn at random, and the pictures nearest to them. {marks}"
+        png = pairs.text_to_image(found["text_to_image"])
+        sections.append(("text_to_image", f"Pictures found by a text: {found['row']}", text, png))
+        text = f"Their pictures, and the captions nearest to them. {marks}"
+        png = pairs.image_to_text(found["image_to_text"])
+        sections.append(("image_to_text", f"Texts found by a picture: {found['row']}", text, png))
     if arrays.get("training"):
         text = "Left, the loss; right, mAP among pictures held out of training, by which the checkpoint is chosen."
         sections.append(("training", "Training of the students", text, figures.training(arrays["training"])))

@@ -56,6 +56,21 @@ COLUMNS: dict[str, tuple[Column, ...]] = {  # by method
         _metric("validation", "validation"),
         *COSTS,
     ),
+    "kdcmh": (
+        _metric("I→T mAP@50", "i2t map@50"),
+        _metric("T→I mAP@50", "t2i map@50"),
+        _metric("I→T mAP@all", "i2t map@all"),
+        _metric("T→I mAP@all", "t2i map@all"),
+        *(
+            _metric(f"{arrow} R@{k}", f"{direction} recall@{k}")
+            for arrow, direction in (("I→T", "i2t"), ("T→I", "t2i"))
+            for k in (1, 5, 10)
+        ),
+        _metric("validation", "validation"),
+        COSTS[0],
+        Column("text ms", lambda row: row.get("text_ms"), "{:.3f}"),
+        *COSTS[1:],
+    ),
 }
 MISSING = "–"
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import jax
@@ -13,22 +13,33 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 
-from kdhash.data import ImageDataset
 from kdhash.data.pictures import MAX_PIXELS
 from kdhash.data.pipeline import device_prefetch
-from kdhash.data.stream import LoosePictures, PictureStream
+from kdhash.data.stream import LoosePictures
 from kdhash.teachers import cache
 from kdhash.teachers.preprocessing import Fitted, Preprocessing, steps
 from kdhash.teachers.registry import Teacher
 from kdhash.teachers.views import recipe_of, view_pictures
 
 Features = dict[str, dict[str, np.ndarray]]  # view -> {'features': [rows, width], 'logits': [rows, classes]}
+
+
+class Pictures(Protocol):
+    """An ImageDataset, a PairDataset with images, a PictureStream: `images[rows]` are the pictures."""
+
+    @property
+    def images(self) -> Any: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def __len__(self) -> int: ...
+
+
 Progress = Callable[[str, int, int, float], None]
 
 
 def extract_features(
     teacher: Teacher,
-    dataset: ImageDataset,
+    dataset: Pictures,
     views: tuple[str, ...],
     cache_dir: str | Path,
     **options: Any,
@@ -40,7 +51,7 @@ def extract_features(
 
 def fill_cache(
     teacher: Teacher,
-    pictures: ImageDataset | PictureStream,
+    pictures: Pictures,
     views: tuple[str, ...],
     cache_dir: str | Path,
     *,
@@ -124,7 +135,7 @@ Batch = tuple[cache.Span, int, dict[str, Any]]  # the shard it is part of, rows 
 Fetch = Callable[[np.ndarray], tuple[np.ndarray, dict[str, np.ndarray]]]
 
 
-def _fetcher(pictures: ImageDataset | PictureStream, wanted: Preprocessing) -> Fetch:
+def _fetcher(pictures: Pictures, wanted: Preprocessing) -> Fetch:
     """rows -> uint8 pictures of one size, and what else a shard holds of them."""
     images = pictures.images
     if not isinstance(images, LoosePictures):

@@ -1,0 +1,98 @@
+"""KDCMH on Flickr8k: pictures by texts and texts by pictures, learned without labels.
+
+    python -m kdhash.main --config configs/kdcmh_flickr8k.py --workdir runs/flickr8k \
+        --config.data_dir=data --config.weights_dir=weights
+
+Needs data_dir/flickr8k_128 (see the README; any folder of pairs does), data_dir/glove_twitter_25d.npz, and the folders of two
+networks in weights_dir. These stay frozen: small hash heads learn on their cached features, and on words and word vectors.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.method = "kdcmh"
+    config.seed = 0  # of what is not trained (the pictures shown); training has its own:
+    config.seeds = (0, 1, 2)  # a teacher and all students for each
+    config.bits = 64  # a multiple of 8
+
+    # Places. They may change between starts of the same workdir.
+    config.data_dir = "data"
+    config.weights_dir = "weights"
+    config.cache_dir = ""  # of features; empty: workdir/features
+
+    # Data and protocol: see the README. Epochs are chosen on validation pairs.
+    config.dataset = "flickr8k_128"
+    config.image_size = 128
+    config.protocol = "pairs"
+    config.protocol_seed = 0
+    config.train = 5000  # of the database; 0 for all that is not validation
+    config.validation = 500  # of the database, not trained on
+
+    # Devices: 'jit' divides a global batch over all of them, 'pmap' maps shares of it.
+    config.mapping = "jit"
+    config.host_devices = 8  # where there is only a CPU
+
+    # Frozen networks of pictures, for the teacher and for all students. (Data with ready features need none.)
+    config.images = ConfigDict(
+        {
+            "teacher": {"weights": "mobilenet_v2_1.0_224", "image_size": 128},
+            "student": {"weights": "mobilenet_v1_0.25_128", "image_size": 128},
+        }
+    )
+    # What texts become: counts of the most frequent words of training texts, and averaged word vectors ('' for none).
+    config.texts = ConfigDict(
+        {
+            "teacher": {"words": 2000, "vectors": "glove_twitter_25d.npz"},
+            "student": {"words": 1000, "vectors": "glove_twitter_25d.npz"},
+        }
+    )
+    config.features = ConfigDict({"batch_size": 200, "dtype": "float32"})
+
+    # Stage 1: the fused similarity of the teacher's features over all training pairs: shares of pictures, of texts, and of
+    # both together; thresholds in deviations from the mode; how strongly what lies beyond is pushed outwards.
+    config.similarity = ConfigDict(
+        {"weights": (0.4, 0.3, 0.3), "k_left": 2.0, "k_right": 2.0, "l1": 0.2, "l2": 0.2, "mu": 1.4}
+    )
+
+    # Both modalities' hash heads: width of a layer between features and bits, 0 for none.
+    config.teacher = ConfigDict({"image_hidden": 1024, "text_hidden": 1024, "intra": 0.1})
+    config.student = ConfigDict(
+        {
+            "image_hidden": 256,
+            "text_hidden": 256,
+            "rows": ("kdcmh", "kdcmh_top_pairs", "direct", "djsrh", "jdsh", "dsah", "ucch"),
+            "forms": {
+                "kdcmh": {"kind": "kdcmh", "quantization": 0.1, "balance": 0.01, "pairs": 0, "scale": 4.0},
+                "kdcmh_top_pairs": {
+                    "kind": "kdcmh",
+                    "quantization": 0.1,
+                    "balance": 0.01,
+                    "pairs": 250000,
+                    "scale": 4.0,
+                },
+                "direct": {"kind": "fused", "intra": 0.1},
+                "djsrh": {"kind": "djsrh", "beta": 0.6, "eta": 0.4, "mu": 1.5, "intra": 0.1},
+                "jdsh": {"kind": "jdsh", "intra": 0.1},
+                "dsah": {"kind": "dsah", "alpha": 0.5, "scale": 1.5},
+                "ucch": {"kind": "ucch", "temperature": 0.2, "margin": 0.2},
+            },
+        }
+    )
+    config.schedule = ConfigDict(
+        {
+            "epochs": 40.0,
+            "batch_size": 128,
+            "optimizer": "adamw",
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-4,
+            "warmup_epochs": 1.0,
+            "clip_norm": 5.0,
+            "checkpoint_every_epochs": 5.0,
+            "log_every": 39,
+            "keep": "best",
+        }
+    )
+    config.evaluate = ConfigDict({"ks": (50, 0)})  # mAP@k; 0 means the whole database
+    return config

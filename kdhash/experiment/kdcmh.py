@@ -1,0 +1,204 @@
+"""The stages of a KDCMH run: the fused similarity, a teacher of both modalities, students of its codes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdhash.experiment.context import Run, for_heads
+from kdhash.experiment.pair_inputs import PairInputs
+from kdhash.experiment.train_row import Trained, train_row
+from kdhash.experiment.workdir import begin, fingerprint, finish, finished
+from kdhash.methods.fused_similarity import FusedSimilarity, fit_fused_similarity, similarity_threshold
+from kdhash.methods.kdcmh import FITTED, GROWING, OBJECTIVES, two_towers
+from kdhash.models.two_towers import TwoTowers
+from kdhash.retrieval import instance_recall, mean_average_precision, pack_codes
+from kdhash.training.mapping import make_encode
+
+VALIDATION_K = 50
+VALIDATION_RECALL = 10  # where the data have no labels
+
+
+class PairHashed(NamedTuple):
+    """A trained pair of hashers, and their codes of all rows."""
+
+    name: str
+    seed: int
+    inputs: PairInputs
+    trained: Trained
+    image: np.ndarray  # packed [rows, bytes]
+    text: np.ndarray
+    captions: Callable[[list[str]], np.ndarray]  # single texts -> packed codes
+    identity: str  # fingerprint of all it depends on
+
+
+def fit_similarity(run: Run, inputs: PairInputs) -> FusedSimilarity:
+    """Stage 1, on the teacher's features of all training pairs: in workdir/similarity."""
+    config, train = run.config.similarity, run.protocol.train
+    depends = fingerprint(
+        {"dataset": run.dataset.fingerprint, "protocol": run.protocol.checksum}, inputs.identity, config
+    )
+    folder = run.workdir / "similarity"
+    if finished(folder, depends) is None:
+        begin(folder, depends)
+        fitted = fit_fused_similarity(
+            inputs.image_seen[train],
+            inputs.text[train],
+            weights=tuple(config.weights),
+            k_left=config.k_left,
+            k_right=config.k_right,
+        )
+        np.savez(folder / "similarity.npz", **fitted._asdict())
+        finish(folder, depends, {"left": float(fitted.left), "right": float(fitted.right)})
+        run.say(
+            f"similarity: mode {fitted.mode:.3f}, dissimilar below {fitted.left:.3f}, similar above {fitted.right:.3f}"
+        )
+    with np.load(folder / "similarity.npz") as arrays:
+        return FusedSimilarity(**{name: arrays[name].astype(np.float32) for name in FusedSimilarity._fields})
+
+
+def train_pair_teacher(run: Run, similarity: FusedSimilarity, inputs: PairInputs) -> PairHashed:
+    """Stage 2: hashers of both modalities learn the fused similarity."""
+    form = ConfigDict({"kind": "fused", "intra": run.config.teacher.intra})
+    return _train(run, "teacher", run.config.teacher, form, similarity, inputs, inputs, {}, [])
+
+
+def train_pair_student(
+    run: Run,
+    name: str,
+    similarity: FusedSimilarity,
+    teacher: PairHashed,
+    inputs: PairInputs,
+) -> PairHashed:
+    """Stages 3 and 4: a student of the teacher's codes, or what it is compared with, which learns from features."""
+    form = run.config.student.forms[name]
+    data: dict[str, np.ndarray] = {}
+    depends: list[Any] = []
+    if form.kind == "kdcmh":
+        data = {"image_code": _signs(run, teacher.image), "text_code": _signs(run, teacher.text)}
+        depends = [teacher.identity]
+    return _train(run, name, run.config.student, form, similarity, inputs, teacher.inputs, data, depends)
+
+
+def _signs(run: Run, packed: np.ndarray) -> np.ndarray:
+    """Codes of -1 and +1 [training rows, bits]."""
+    return 2.0 * np.unpackbits(packed[run.protocol.train], axis=1).astype(np.float32) - 1
+
+
+def _objective(
+    run: Run, form: ConfigDict, similarity: FusedSimilarity, data: dict[str, np.ndarray]
+) -> Callable:
+    options = form.to_dict()
+    kind = options.pop("kind")
+    if kind in FITTED:
+        weights = {name: run.config.similarity[name] for name in ("l1", "l2", "mu")}
+        return OBJECTIVES[kind](jax.tree.map(jnp.asarray, similarity), **weights, **options)
+    if kind == "kdcmh" and (pairs := options.pop("pairs")):
+        both = np.concatenate([data["image_code"], data["text_code"]], axis=1)
+        options["threshold"] = similarity_threshold(both, both, pairs)
+    return OBJECTIVES[kind](**options)
+
+
+def _train(
+    run: Run,
+    name: str,
+    sizes: ConfigDict,
+    form: ConfigDict,
+    similarity: FusedSimilarity,
+    inputs: PairInputs,
+    seen: PairInputs,
+    data: dict[str, np.ndarray],
+    depends: list[Any],
+) -> PairHashed:
+    """Trains one pair of hashers on `inputs`; similarities are taken of the features of `seen`."""
+    run = for_heads(run)
+    config, protocol = run.config, run.protocol
+    model = TwoTowers(config.bits, sizes.image_hidden, sizes.text_hidden)
+    method = two_towers(model, _objective(run, form, similarity, data), grow=form.kind in GROWING)
+    identity = fingerprint(
+        run.identity(),
+        {"inputs": inputs.identity, "seen": seen.identity, "bits": config.bits},
+        {"image_hidden": sizes.image_hidden, "text_hidden": sizes.text_hidden, "form": form.to_dict()},
+        config.similarity,
+        config.schedule,
+        depends,
+    )
+    places = np.full(len(run.dataset), -1)
+    places[protocol.train] = np.arange(len(protocol.train))
+
+    def fetch(rows: np.ndarray) -> dict[str, Any]:
+        batch = {"image": inputs.image[rows], "texts": inputs.views[places[rows]]}
+        if form.kind != "kdcmh":
+            batch |= {"image_seen": seen.image_seen[rows], "text_seen": seen.text[rows]}
+        return batch | {key: values[places[rows]] for key, values in data.items()}
+
+    encode = make_encode(method, run.mesh, config.features.batch_size)
+
+    def packed(variables, modality: str, values: np.ndarray) -> np.ndarray:
+        def read(rows: np.ndarray) -> dict[str, np.ndarray]:
+            return {modality: values[rows]}
+
+        return pack_codes(encode(variables, read, np.arange(len(values))))
+
+    def validate(variables) -> float:
+        codes = [packed(variables, "image", inputs.image), packed(variables, "text", inputs.text)]
+        return validation_score(run, *codes)
+
+    trained = train_row(
+        run,
+        f"seed{config.seed}/{name}",
+        identity,
+        method,
+        fetch,
+        config.schedule,
+        example=_example(inputs),
+        prepare=draw_text,
+        validate=validate,
+        with_epoch=True,
+    )
+    run.say(f"seed {config.seed} {name}: validation {trained.validation:.4f}")
+
+    def captions(texts: list[str]) -> np.ndarray:
+        return packed(trained.variables, "text", inputs.captions(texts))
+
+    image, text = (packed(trained.variables, kind, getattr(inputs, kind)) for kind in ("image", "text"))
+    return PairHashed(name, config.seed, inputs, trained, image, text, captions, identity)
+
+
+def draw_text(keys: jax.Array, batch: dict[str, Any]) -> dict[str, Any]:
+    """Inside the jitted step: one of each item's 'texts' [batch, texts, width] becomes its 'text', drawn anew."""
+    texts = batch["texts"]
+    drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, texts.shape[1]))(keys)
+    text = jax.vmap(lambda each, at: each[at])(texts, drawn)
+    return {name: value for name, value in batch.items() if name != "texts"} | {"text": text}
+
+
+def validation_score(run: Run, image: np.ndarray, text: np.ndarray) -> float:
+    """The mean of both directions: mAP@50 of validation pairs that search the rest of the database; without labels recall@10
+    among the validation pairs."""
+    query = run.protocol.validation
+    labels = run.dataset.labels
+    if labels is None:
+        own = np.arange(len(query))
+        found = [
+            instance_recall(a[query], b[query], own, own, (VALIDATION_RECALL,))
+            for a, b in ((image, text), (text, image))
+        ]
+        return float(np.mean([each[f"recall@{VALIDATION_RECALL}"] for each in found]))
+    query = query[labels[query].any(axis=1)]
+    database = np.setdiff1d(run.protocol.database, run.protocol.validation)
+    scores = [
+        mean_average_precision(a[query], b[database], labels[query], labels[database], VALIDATION_K)
+        for a, b in ((image, text), (text, image))
+    ]
+    return float(np.mean(scores))
+
+
+def _example(inputs: PairInputs) -> dict[str, Any]:
+    return {
+        name: jax.ShapeDtypeStruct((1, getattr(inputs, name).shape[1]), jnp.float32)
+        for name in ("image", "text")
+    }
