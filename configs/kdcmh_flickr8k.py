@@ -41,7 +41,8 @@ def get_config() -> ConfigDict:
             "student": {"weights": "mobilenet_v1_0.25_128", "image_size": 128},
         }
     )
-    # What texts become: counts of the most frequent words of training texts, and averaged word vectors ('' for none).
+    # What texts become: counts of the most frequent words of training texts, and averaged word vectors ('' for none). Or the
+    # features of a frozen text tower: {"weights": "hf://openai/clip-vit-base-patch32"}.
     config.texts = ConfigDict(
         {
             "teacher": {"words": 2000, "vectors": "glove_twitter_25d.npz"},

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from kdhash.data.pair_protocols import PAIR_NAMES
 from kdhash.methods.brcd import BASELINES, MASK_RULES
 from kdhash.methods.dmth import OBJECTIVES
 from kdhash.methods.kdcmh import OBJECTIVES as PAIR_OBJECTIVES
@@ -17,6 +16,7 @@ from kdhash.teachers.views import recipe_of
 
 METHODS = ("dmth", "brcd", "kdcmh")
 PROTOCOLS = ("cifar10-1", "cifar10-2", "cifar10-brcd", "holdout")
+PAIR_PROTOCOLS = ("pairs", "mirflickr25k", "nuswide10")
 FUSIONS = ("mean", "concat", "attention")
 STUDENT_ROWS = ("plain", "best_single", "fused")
 # Where things lie, not what is computed: a workdir may be continued with other values of these.
@@ -135,13 +135,16 @@ def _kdcmh_problems(config: ConfigDict, devices: int) -> Iterator[str]:
     if 50 not in config.evaluate.ks:
         yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 50, as the literature's mAP@50 stands beside mAP@all"
     yield from _seed_problems(config)
-    if config.protocol not in PAIR_NAMES:
-        yield f"config.protocol is {config.protocol!r}; choose one of {', '.join(PAIR_NAMES)}"
+    if config.protocol not in PAIR_PROTOCOLS:
+        yield f"config.protocol is {config.protocol!r}; choose one of {', '.join(PAIR_PROTOCOLS)}"
     if config.validation < 1:
         yield f"config.validation is {config.validation}; epochs are chosen on these pairs: hold out some hundreds"
     for name, spec in config.images.items():
         yield from _weights_problems(f"config.images.{name}", spec, config.weights_dir)
     for name, spec in config.texts.items():
+        if "weights" in spec:
+            yield from _weights_problems(f"config.texts.{name}", spec, config.weights_dir)
+            continue
         if spec.words < 1:
             yield f"config.texts.{name}.words is {spec.words}; give how many words the vocabulary may hold"
         if spec.vectors and not (Path(config.data_dir) / spec.vectors).is_file():

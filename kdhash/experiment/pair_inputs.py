@@ -12,6 +12,7 @@ from kdhash.experiment.context import Run
 from kdhash.experiment.teacher import cached_views
 from kdhash.experiment.workdir import begin, fingerprint, finish, finished
 from kdhash.teachers.registry import Teacher, load_teacher
+from kdhash.teachers.tower_texts import TowerTexts
 
 ENCODER = "encoder"
 CHANNEL_FLOOR = 0.1  # of the mean deviation: a channel that hardly fires in training must not rule elsewhere
@@ -25,7 +26,7 @@ class PairInputs(NamedTuple):
     image_seen: np.ndarray  # [rows, width], features as they are, of which similarities are taken
     views: np.ndarray  # [training rows, 1 + texts, width]: all texts of a row together, and each alone
     network: Teacher | None  # None: the data came with ready features
-    encoder: TextFeatures | None
+    encoder: TextFeatures | TowerTexts | None
     identity: dict[str, Any]
 
     def captions(self, texts: list[str]) -> np.ndarray:
@@ -49,7 +50,7 @@ def open_pair_inputs(run: Run, name: str) -> PairInputs:
             run.config.images[name].to_dict(),
             weights_dir=run.config.weights_dir,
             image_size=run.config.image_size,
-            classes=0,
+            classes=max(1, len(pairs.label_names)),
             dtype=run.config.features.dtype,
         )
         found, seconds = cached_views(run, network, pairs, ("original",))
@@ -71,16 +72,22 @@ def open_pair_inputs(run: Run, name: str) -> PairInputs:
     return PairInputs((seen - mean) / std, text, seen, views, network, encoder, identity)
 
 
-def _views(encoder: TextFeatures, rows: list[tuple[str, ...]]) -> np.ndarray:
+def _views(encoder: TextFeatures | TowerTexts, rows: list[tuple[str, ...]]) -> np.ndarray:
     """[rows, 1 + texts, width]: all texts of a row together, and each alone. Rows with fewer texts repeat theirs."""
     most = max(len(texts) for texts in rows)
     texts = [[" ".join(each), *(each[i % len(each)] for i in range(most))] for each in rows]
     return np.stack([encoder.encode(column) for column in zip(*texts, strict=True)], axis=1)
 
 
-def _text_encoder(run: Run, name: str, texts: tuple[tuple[str, ...], ...]) -> tuple[TextFeatures, str]:
-    """Fitted to the training texts, or read from workdir/texts/<name>; and a fingerprint of all it depends on."""
+def _text_encoder(
+    run: Run, name: str, texts: tuple[tuple[str, ...], ...]
+) -> tuple[TextFeatures | TowerTexts, str]:
+    """A frozen text tower; or words, fitted to the training texts or read from workdir/texts/<name>. And a fingerprint of
+    all it depends on."""
     spec = run.config.texts[name]
+    if "weights" in spec:
+        tower = TowerTexts(name, spec.to_dict(), weights_dir=run.config.weights_dir)
+        return tower, tower.identity
     vectors = load_word_vectors(Path(run.config.data_dir) / spec.vectors) if spec.vectors else None
     digest = hashlib.sha256(vectors.vectors.tobytes()).hexdigest() if vectors else ""
     depends = fingerprint(

@@ -5,6 +5,8 @@ Affinities and similarities are constants. Hand all functions the global batch. 
 and the weighted terms.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -214,15 +216,17 @@ def kdcmh_teacher_loss(
     text_codes: Float[Array, "batch bits"],
     affinity: Float[Array, "batch batch"],
     *,
+    align: float = 1.0,
     intra: float = 0.1,
 ) -> tuple[Float[Array, ""], Terms]:
-    """mean((cos(I, T) - S)^2), minus the mean cosine of pairs, and `intra` times the squared error within each modality.
+    """mean((cos(I, T) - S)^2), minus `align` times the mean cosine of pairs, and `intra` times the squared error within each
+    modality.
 
     Source: METHODS section 2 (our reconstruction of KDCMH, Li and Wang, ICMR 2021, after JDSH).
     """
     terms = {
         "cross": squared_error(cosine_matrix(image_codes, text_codes), affinity),
-        "pairs": -jnp.mean(cosine(image_codes, text_codes)),
+        "pairs": -align * jnp.mean(cosine(image_codes, text_codes)),
         **_within(image_codes, text_codes, affinity, affinity, intra),
     }
     return _sum(terms), terms
@@ -237,9 +241,9 @@ def similarity_likelihood(
 ) -> Float[Array, ""]:
     """mean over pairs of log(1 + e^theta) - S theta, theta = scale <a_i, b_j> / bits, for S in [0, 1].
 
-    Least where sigmoid(theta) = S. `scale` None is DCMH's bits / 2, for S of 0 and 1: codes of a real-valued S would have to be
-    near 0. With 4, S of (1 + cosine) / 2 and sigmoid(4 cosine) nearly agree. Source: DCMH (Jiang and Li, CVPR 2017, arXiv 1602.02255), equation 1, with a mean in place of
-    its sum and with S that need not be 0 or 1.
+    Least where sigmoid(theta) = S. `scale` None is DCMH's bits / 2, which is made for S of 0 and 1: for values between, codes
+    would have to be near 0. With a scale of 4, (1 + cosine) / 2 and sigmoid(4 cosine) nearly agree. Source: DCMH (Jiang and
+    Li, CVPR 2017, arXiv 1602.02255), equation 1, with a mean in place of its sum and with S that need not be 0 or 1.
     """
     similarity = jax.lax.stop_gradient(similarity)
     bits = a.shape[1]
@@ -257,8 +261,10 @@ def kdcmh_student_loss(
     balance_weight: float = 0.1,
     shared_codes: bool = False,
     scale: float | None = None,
+    intra: float = 0.0,
 ) -> tuple[Float[Array, ""], Terms]:
-    """`similarity_likelihood` of pictures with texts, and weighted quantisation and balance of both modalities' codes.
+    """`similarity_likelihood` of pictures with texts, and weighted quantisation and balance of both modalities' codes. `intra`
+    weighs the likelihood within pictures and within texts, which DCMH does without.
 
     quantization: mean((b - u)^2), b = sign(u); with `shared_codes` b = sign(u_image + u_text) for both, as in DCMH.
     balance: the mean over bits of (mean over the batch of u)^2.
@@ -271,8 +277,10 @@ def kdcmh_student_loss(
         distances = [squared_error(u, codes) for u in both]
     else:
         distances = [quantization(u) for u in both]
+    likelihood = partial(similarity_likelihood, similarity=similarity, scale=scale)
     terms = {
-        "likelihood": similarity_likelihood(image_codes, text_codes, similarity, scale=scale),
+        "likelihood": likelihood(image_codes, text_codes),
+        "within": intra * (likelihood(image_codes, image_codes) + likelihood(text_codes, text_codes)),
         "quantization": quantization_weight * (distances[0] + distances[1]),
         "balance": balance_weight * (balance(image_codes) + balance(text_codes)),
     }

@@ -63,14 +63,20 @@ def two_towers(model: TwoTowers, objective: Objective, *, grow: bool = True) -> 
 
 
 def fused(
-    similarity: FusedSimilarity, *, l1: float = 0.1, l2: float = 0.2, mu: float = 1.4, intra: float = 0.1
+    similarity: FusedSimilarity,
+    *,
+    l1: float = 0.1,
+    l2: float = 0.2,
+    mu: float = 1.4,
+    align: float = 1.0,
+    intra: float = 0.1,
 ) -> Objective:
     """The teacher's objective: the fused, distribution-weighted similarity over all training pairs."""
 
     def objective(image, text, batch):
         seen = batch["image_seen"], batch["text_seen"]
         affinity = weighted_similarity(similarity, *seen, l1=l1, l2=l2, mu=mu)
-        return kdcmh_teacher_loss(image, text, affinity, intra=intra)
+        return kdcmh_teacher_loss(image, text, affinity, align=align, intra=intra)
 
     return objective
 
@@ -81,6 +87,7 @@ def kdcmh(
     scale: float | None = None,
     quantization: float = 0.1,
     balance: float = 0.01,
+    intra: float = 0.0,
 ) -> Objective:
     """The student's: the similarity of the teacher's codes, real-valued, or 1 from `threshold` on and else 0.
 
@@ -98,6 +105,7 @@ def kdcmh(
             balance_weight=balance,
             shared_codes=True,
             scale=scale,
+            intra=intra,
         )
 
     return objective

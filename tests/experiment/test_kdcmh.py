@@ -1,0 +1,214 @@
+"""A KDCMH run on handwritten digits and sentences about them, and on ready features: rows, seeds, a second start, errors."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from kdhash.config import ConfigError
+from kdhash.data import TextFeatures, load_protocol
+from kdhash.data.prepare_pairs import prepare_pairs
+from kdhash.experiment.kdcmh_run import claims
+from kdhash.experiment.run import run
+from kdhash.models.backbones import make_backbone
+from kdhash.teachers.registry import save_variables
+from tests.experiment.test_run import load_config, results_of
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+ROWS = ("kdcmh", "kdcmh_top_pairs", "direct")
+PAIRS = 400
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A folder with the pairs 'written' and the features 'ready', and one with two networks with random weights."""
+    folder, weights = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("weights")
+    digits = load_digits()
+    lines = []
+    for i in range(PAIRS):
+        picture = np.repeat((digits.images[i] * 15.9).astype(np.uint8)[..., None], 3, axis=2)
+        Image.fromarray(picture).save(folder / f"{i}.png")
+        name = NAMES[digits.target[i]]
+        captions = [f"the digit {name}", f"{name} written by hand", f"somebody wrote {name}"]
+        lines.append(
+            {
+                "image": f"{i}.png",
+                "captions": captions[: 1 + i % 3],
+                "labels": [name] if i % 20 else [],
+                "split": "query" if i < 60 else "database",
+            }
+        )
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    prepare_pairs(folder / "pairs.jsonl", "written", folder, size=8)
+    features = np.random.default_rng(0).random((PAIRS, 6)) + np.eye(10, 6)[digits.target[:PAIRS]]
+    parts = {"train": slice(60, PAIRS), "test": slice(60)}
+    np.savez(
+        folder / "ready.npz",
+        **{f"image_{part}": digits.data[:PAIRS][rows].astype(np.float32) for part, rows in parts.items()},
+        **{f"text_{part}": features[rows].astype(np.float32) for part, rows in parts.items()},
+        **{f"label_{part}": digits.target[:PAIRS][rows] for part, rows in parts.items()},
+    )
+    for name, width in (("teacher", 64), ("student", 16)):
+        net = make_backbone("mlp", classes=10, widths=(width,))
+        variables = net.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+        save_variables(weights / f"{name}.safetensors", variables)
+    return folder, weights
+
+
+def small(places, dataset="written"):
+    config = load_config("kdcmh_flickr8k" if dataset == "written" else "kdcmh_wikipedia").unlock()
+    config.data_dir, config.weights_dir = map(str, places)
+    config.dataset, config.bits, config.seeds = dataset, 16, (0, 1)
+    config.image_size = 8 if dataset == "written" else 0
+    config.train, config.validation = 0, 60
+    config.student.rows = ROWS
+    for form in config.student.forms.values():
+        if form.get("pairs"):
+            form.pairs = 3000
+    config.schedule.epochs, config.schedule.checkpoint_every_epochs = 8.0, 8.0
+    config.schedule.batch_size, config.schedule.learning_rate = 64, 5e-3
+    config.teacher.image_hidden = config.teacher.text_hidden = 32
+    if dataset == "written":
+        made = {"arch": "mlp", "image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+        config.images = {
+            name: made | {"weights": f"{name}.safetensors", "sizes": {"widths": (width,)}}
+            for name, width in (("teacher", 64), ("student", 16))
+        }
+        for text in config.texts.values():
+            text.words, text.vectors = 20, ""
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, places):
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, run(small(places), workdir, command="the command")
+
+
+def test_every_row_is_scored_both_ways_over_both_seeds(finished_run):
+    results = results_of(finished_run[1])
+    rows = {row["name"]: row for row in results["rows"]}
+    assert list(rows) == [
+        "teacher",
+        *ROWS,
+        "CCA-ITQ, teacher's features",
+        "CCA-ITQ, student's features",
+    ] or list(rows) == ["teacher", *ROWS]
+    for name in ("teacher", *ROWS):
+        metrics = rows[name]["metrics"]
+        assert rows[name]["seeds"] == [0, 1]
+        for way in ("i2t", "t2i"):
+            assert metrics[f"{way} map@50"] > 0.12  # chance is 0.1
+            assert metrics[f"{way} map@all"] > 0.12
+            assert (
+                0
+                <= metrics[f"{way} recall@1"]
+                <= metrics[f"{way} recall@5"]
+                <= metrics[f"{way} recall@10"]
+                <= 1
+            )
+        assert rows[name]["deviation"]["i2t map@all"] > 0
+        assert rows[name]["text_ms"] > 0
+    assert len(results["claims"]) == 4
+    assert rows["teacher"]["parameters"] > rows["kdcmh"]["parameters"]
+
+
+def test_report_shows_both_directions(finished_run):
+    folder = finished_run[1].parent
+    assert {"text_to_image.png", "image_to_text.png", "training.png"} <= {
+        path.name for path in folder.iterdir()
+    }
+    table = (folder / "table.md").read_text()
+    assert "T→I mAP@50" in table
+    assert "kdcmh_top_pairs" in table
+
+
+def test_split_and_text_encoder_are_kept_for_queries_to_come(finished_run):
+    workdir = finished_run[0]
+    protocol = load_protocol(workdir / "protocol")
+    assert (len(protocol.query), len(protocol.validation), len(protocol.train)) == (60, 60, 280)
+    encoder = TextFeatures.load(workdir / "texts" / "student" / "encoder")
+    seven, other = encoder.encode(["somebody wrote seven", "quite another matter"])
+    assert np.linalg.norm(seven) == pytest.approx(1)
+    assert not other.any()
+
+
+def test_second_start_does_nothing_again(finished_run, places):
+    workdir, report = finished_run
+    before = results_of(report)
+    stamps = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")}
+    assert len(stamps) == 2 * (1 + len(ROWS))
+    run(small(places), workdir, command="the command")
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")} == stamps
+    assert results_of(report)["rows"] == before["rows"]
+
+
+def test_ready_features_need_no_networks_and_no_words(tmp_path, places):
+    config = small(places, "ready").unlock()
+    config.seeds, config.student.rows, config.bits = (0,), ("kdcmh", "djsrh", "jdsh", "dsah"), 8
+    results = results_of(run(config.lock(), tmp_path / "run"))
+    rows = {row["name"]: row for row in results["rows"]}
+    assert {"teacher", "kdcmh", "djsrh", "jdsh", "dsah"} <= set(
+        rows
+    )  # and no CCA-ITQ: texts have 6 dimensions
+    assert all("CCA" not in name for name in rows)
+    assert rows["teacher"]["metrics"]["t2i map@50"] > 0.15  # chance is 0.1
+    assert not (tmp_path / "run" / "report" / "text_to_image.png").exists()
+
+
+def test_pmap_gives_the_numbers_of_jit(tmp_path, places):
+    found = []
+    for mapping in ("jit", "pmap"):
+        config = small(places, "ready").unlock()
+        config.mapping, config.seeds, config.student.rows = mapping, (0,), ("kdcmh",)
+        config.schedule.epochs = 3.0
+        found.append(results_of(run(config.lock(), tmp_path / mapping))["rows"])
+    for jit, pmap in zip(*found, strict=True):
+        assert jit["metrics"] == pytest.approx(pmap["metrics"], abs=0.02)
+
+
+def test_a_claim_holds_only_beyond_the_spread_of_seeds():
+    def row(name, score, spread):
+        keys = [f"{way} map@{k}" for way in ("i2t", "t2i") for k in ("50", "all")]
+        return {"name": name, "metrics": dict.fromkeys(keys, score), "deviation": dict.fromkeys(keys, spread)}
+
+    found = claims(
+        [row("teacher", 0.7, 0.0), row("kdcmh", 0.6, 0.001), row("direct", 0.59, 0.02), row("ucch", 0.5, 0.0)]
+    )
+    assert [claim["holds"] for claim in found] == [False, True, False] * 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("evaluate.ks", (0,), "must hold 50"),
+        ("seeds", (), "different numbers"),
+        ("protocol", "holdout", "choose one of pairs"),
+        ("validation", 0, "hold out some hundreds"),
+        ("images.teacher.weights", "nowhere.pth", "no file"),
+        ("texts.student.words", 0, "vocabulary"),
+        ("texts.student.vectors", "no.npz", "no file"),
+        ("similarity.weights", (0.5, 0.5, 0.5), "sum to 1"),
+        ("student.rows", ("magic",), "choose from"),
+        ("student.forms.ucch.kind", "magic", "choose one of kdcmh"),
+        ("schedule.batch_size", 60, "8 devices do not divide"),
+        ("schedule.epochs", 0.0, "must be positive"),
+    ],
+)
+def test_bad_field_is_one_clear_line_before_any_work(tmp_path, places, field, value, message):
+    config = small(places)
+    *path, last = field.split(".")
+    part = config
+    for name in path:
+        part = part[name]
+    with part.unlocked(), part.ignore_type():
+        part[last] = value
+    with pytest.raises(ConfigError) as error:
+        run(config, tmp_path / "run")
+    assert message in str(error.value)
+    assert f"config.{field}" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "run").exists()
