@@ -44,22 +44,25 @@ def get_config() -> ConfigDict:
         {"weights": (0.1, 0.7, 0.2), "k_left": 2.0, "k_right": 2.0, "l1": 0.2, "l2": 0.2, "mu": 1.4}
     )
 
+    # The student learns the similarity of the teacher's codes: real-valued, or of 'pairs' most similar pairs and no others.
+    right = {
+        "kind": "kdcmh",
+        "pairs": 0,
+        "scale": 4.0,  # of the likelihood, DCMH's is bits / 2
+        "intra": 0.1,  # within pictures and within texts
+        "quantization": 0.003,
+        "balance": 0.0,
+    }
     # Both modalities' hash heads: width of a layer between features and bits, 0 for none.
     config.teacher = ConfigDict({"image_hidden": 1024, "text_hidden": 1024, "intra": 0.3})
     config.student = ConfigDict(
         {
-            "image_hidden": 64,
-            "text_hidden": 64,
+            "image_hidden": 256,
+            "text_hidden": 256,
             "rows": ("kdcmh", "kdcmh_top_pairs", "direct", "djsrh", "jdsh", "dsah", "ucch"),
             "forms": {
-                "kdcmh": {"kind": "kdcmh", "quantization": 0.01, "balance": 0.01, "pairs": 0, "scale": 8.0},
-                "kdcmh_top_pairs": {
-                    "kind": "kdcmh",
-                    "quantization": 0.01,
-                    "balance": 0.01,
-                    "pairs": 400000,
-                    "scale": 8.0,
-                },
+                "kdcmh": right,
+                "kdcmh_top_pairs": right | {"pairs": 400000, "scale": 8.0},
                 "direct": {"kind": "fused", "intra": 0.3},
                 "djsrh": {"kind": "djsrh", "beta": 0.3, "eta": 0.4, "mu": 1.5, "intra": 0.3},
                 "jdsh": {"kind": "jdsh", "intra": 0.3},
@@ -70,14 +73,14 @@ def get_config() -> ConfigDict:
     )
     config.schedule = ConfigDict(
         {
-            "epochs": 40.0,
+            "epochs": 100.0,
             "batch_size": 128,
             "optimizer": "adamw",
             "learning_rate": 1e-3,
             "weight_decay": 1e-4,
             "warmup_epochs": 1.0,
             "clip_norm": 5.0,
-            "checkpoint_every_epochs": 5.0,
+            "checkpoint_every_epochs": 10.0,
             "log_every": 15,
             "keep": "best",
         }

@@ -106,6 +106,13 @@ def sizes_of(config: ConfigDict) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
 
 
+def mean_and_deviation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each channel of [rows, width]; a channel that hardly varies in training must not rule elsewhere, so that no deviation is
+    less than a tenth of their mean."""
+    deviation = features.std(axis=0)
+    return features.mean(axis=0), np.maximum(deviation, 0.1 * deviation.mean())
+
+
 def chunked(function: Callable[[np.ndarray], Any], rows: np.ndarray, size: int) -> Any:
     """function(rows) in chunks of at most `size`, the resulting trees of arrays concatenated on the host."""
     parts = [

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from kdhash.data import subset
-from kdhash.experiment.context import Run, sizes_of
+from kdhash.experiment.context import Run, mean_and_deviation, sizes_of
 from kdhash.experiment.teacher import cached_views
 from kdhash.teachers.registry import Teacher, load_teacher
 from kdhash.teachers.views import numbered_views
@@ -48,9 +48,7 @@ def _features(run: Run, name: str) -> Inputs:
     seen, more = cached_views(run, teacher, subset(run.dataset, run.protocol.train), views)
     run.seconds["features"] = run.seconds.get("features", 0.0) + seconds + more
     original = plain["original"]["features"]
-    mean = original[run.protocol.train].mean(axis=0)
-    std = original[run.protocol.train].std(axis=0)
-    std = np.maximum(std, 0.1 * std.mean())  # a channel that hardly fires in training must not rule elsewhere
+    mean, std = mean_and_deviation(original[run.protocol.train])
     original = (original - mean) / std
     stacked = np.stack([(seen[view]["features"] - mean) / std for view in views], axis=1)
     return Inputs(

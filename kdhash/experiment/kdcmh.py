@@ -46,7 +46,7 @@ def fit_similarity(run: Run, inputs: PairInputs) -> FusedSimilarity:
         begin(folder, depends)
         fitted = fit_fused_similarity(
             inputs.image_seen[train],
-            inputs.text[train],
+            inputs.text_seen[train],
             weights=tuple(config.weights),
             k_left=config.k_left,
             k_right=config.k_right,
@@ -132,7 +132,7 @@ def _train(
     def fetch(rows: np.ndarray) -> dict[str, Any]:
         batch = {"image": inputs.image[rows], "texts": inputs.views[places[rows]]}
         if form.kind != "kdcmh":
-            batch |= {"image_seen": seen.image_seen[rows], "text_seen": seen.text[rows]}
+            batch |= {"image_seen": seen.image_seen[rows], "text_seen": seen.text_seen[rows]}
         return batch | {key: values[places[rows]] for key, values in data.items()}
 
     encode = make_encode(method, run.mesh, config.features.batch_size)

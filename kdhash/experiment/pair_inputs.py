@@ -8,23 +8,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdhash.data import PairDataset, TextFeatures, load_word_vectors
-from kdhash.experiment.context import Run
+from kdhash.experiment.context import Run, mean_and_deviation
 from kdhash.experiment.teacher import cached_views
 from kdhash.experiment.workdir import begin, fingerprint, finish, finished
 from kdhash.teachers.registry import Teacher, load_teacher
 from kdhash.teachers.tower_texts import TowerTexts
 
 ENCODER = "encoder"
-CHANNEL_FLOOR = 0.1  # of the mean deviation: a channel that hardly fires in training must not rule elsewhere
 
 
 class PairInputs(NamedTuple):
     """Of 'teacher' or 'student'. Rows are those of the data set."""
 
-    image: np.ndarray  # [rows, width], standardised by the training pictures
+    image: np.ndarray  # [rows, width], standardised
     text: np.ndarray  # [rows, width], of all texts of a row together
-    image_seen: np.ndarray  # [rows, width], features as they are, of which similarities are taken
     views: np.ndarray  # [training rows, 1 + texts, width]: all texts of a row together, and each alone
+    image_seen: np.ndarray  # [rows, width], features as they are, of which similarities are taken
+    text_seen: np.ndarray
     network: Teacher | None  # None: the data came with ready features
     encoder: TextFeatures | TowerTexts | None
     identity: dict[str, Any]
@@ -55,21 +55,34 @@ def open_pair_inputs(run: Run, name: str) -> PairInputs:
         )
         found, seconds = cached_views(run, network, pairs, ("original",))
         run.seconds["features"] = run.seconds.get("features", 0.0) + seconds
-        seen = found["original"]["features"]
+        image_seen = found["original"]["features"]
     else:
-        seen = pairs.image_features
+        image_seen = np.asarray(pairs.image_features)
     train = run.protocol.train
     if pairs.texts is not None:
         encoder, text_identity = _text_encoder(run, name, pairs.texts)
-        text = encoder.encode([" ".join(each) for each in pairs.texts])
+        # of length 1 and sparse: standardised, heads learn faster and the training pairs by heart
+        text = text_seen = encoder.encode([" ".join(each) for each in pairs.texts])
         views = _views(encoder, [pairs.texts[row] for row in train])
     else:
-        text = np.asarray(pairs.text_features)
+        text_seen = np.asarray(pairs.text_features)
+        text = _standardised(text_seen, train)
         views = text[train][:, None]
-    mean, std = seen[train].mean(axis=0), seen[train].std(axis=0)
-    std = np.maximum(std, CHANNEL_FLOOR * std.mean())
-    identity = {"image": network.identity if network else "ready", "text": text_identity}
-    return PairInputs((seen - mean) / std, text, seen, views, network, encoder, identity)
+    return PairInputs(
+        image=_standardised(image_seen, train),
+        text=text,
+        views=views,
+        image_seen=image_seen,
+        text_seen=text_seen,
+        network=network,
+        encoder=encoder,
+        identity={"image": network.identity if network else "ready", "text": text_identity},
+    )
+
+
+def _standardised(features: np.ndarray, train: np.ndarray) -> np.ndarray:
+    mean, deviation = mean_and_deviation(features[train])
+    return (features - mean) / deviation
 
 
 def _views(encoder: TextFeatures | TowerTexts, rows: list[tuple[str, ...]]) -> np.ndarray:
