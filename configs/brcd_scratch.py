@@ -59,14 +59,14 @@ def get_config() -> ConfigDict:
             "quantization": 0.1,  # of greedyhash
             "gamma": 6.0,  # of bihalf
             "schedule": {
-                "epochs": 20.0,
+                "epochs": 12.0,
                 "batch_size": 128,
                 "optimizer": "adamw",
                 "learning_rate": 2e-3,
                 "weight_decay": 1e-4,
                 "warmup_epochs": 1.0,
                 "clip_norm": 5.0,
-                "checkpoint_every_epochs": 10.0,  # validation encodes the whole database
+                "checkpoint_every_epochs": 6.0,  # validation encodes the whole database
                 "log_every": 39,
                 "keep": "best",
             },
@@ -80,10 +80,9 @@ def get_config() -> ConfigDict:
     config.student = ConfigDict(
         {
             "hidden": 0,
-            "rows": ("none", "kl", "sp", "brcd", "brcd_no_mask"),
+            "rows": ("none", "sp", "brcd", "brcd_no_mask"),
             "forms": {
                 "none": {"kind": "none"},
-                "kl": {"kind": "kl", "weight": 3.0, "temperature": 4.0},
                 "sp": {"kind": "sp", "weight": 300.0},
                 "brcd": {
                     "kind": "brcd",

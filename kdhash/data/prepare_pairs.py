@@ -150,7 +150,7 @@ def write_pairs(
 ) -> PairReport:
     """Writes `rows`, features id, image, captions and (with `label_names`) labels; see `prepare_pairs`.
 
-    `skipped` are rows that the caller has left out: they come first in the report.
+    `skipped` are rows that the caller has left out: they are in the report too.
     """
     check_target(name, data_dir, size)
     left_out = list(skipped)
@@ -195,6 +195,7 @@ def write_pairs(
         text_lists=("captions",),
         label_lists={"labels": label_names} if label_names else None,
     )
+    left_out.sort(key=lambda one: [int(number) for number in re.findall(r"\d+", one[0])])
     listing = folder.with_name(f"skipped-{VERSION}.tsv")
     listing.unlink(missing_ok=True)  # of data that were here before
     if left_out:

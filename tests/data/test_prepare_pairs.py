@@ -125,7 +125,7 @@ def test_rows_left_out(tmp_path, pictures, capsys):
     assert "line 5, 4.png: no text" in out
     assert "line 4, 3.png: no file" in out
     listing = (tmp_path / "data/mine/skipped-1.0.0.tsv").read_text().splitlines()
-    assert [line.split("\t")[0] for line in listing] == ["place", "line 5", "line 2", "line 3", "line 4"]
+    assert [line.split("\t")[0] for line in listing] == ["place", "line 2", "line 3", "line 4", "line 5"]
     assert sorted(load_pairs("mine", tmp_path / "data").ids) == ["0.png", "5.png"]
     assert prepare(*arguments) == 1
     assert "already exists" in capsys.readouterr().err
