@@ -7,4 +7,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 # Two processes, a file to one of them: what a file prepares is prepared once.
-exec .venv/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
