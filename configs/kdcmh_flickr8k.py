@@ -79,7 +79,7 @@ def get_config() -> ConfigDict:
                 "kdcmh_top_pairs": right | {"pairs": 2000000, "scale": 8.0},
                 "direct": {"kind": "fused", "intra": 0.1},
                 "djsrh": {"kind": "djsrh", "beta": 0.6, "eta": 0.4, "mu": 1.5, "intra": 0.1},
-                "jdsh": {"kind": "jdsh", "intra": 0.1},
+                "jdsh": {"kind": "jdsh", "weights": (0.4, 0.3, 0.3), "intra": 0.1},
                 "dsah": {"kind": "dsah", "alpha": 0.5, "scale": 1.5},
                 "ucch": {"kind": "ucch", "temperature": 0.2, "margin": 0.2},
             },

@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
                 "kdcmh_top_pairs": right | {"pairs": 400000, "scale": 8.0},
                 "direct": {"kind": "fused", "intra": 0.3},
                 "djsrh": {"kind": "djsrh", "beta": 0.3, "eta": 0.4, "mu": 1.5, "intra": 0.3},
-                "jdsh": {"kind": "jdsh", "intra": 0.3},
+                "jdsh": {"kind": "jdsh", "weights": (0.1, 0.7, 0.2), "intra": 0.3},
                 "dsah": {"kind": "dsah", "alpha": 0.1, "scale": 1.5},
                 "ucch": {"kind": "ucch", "temperature": 0.2, "margin": 0.2},
             },

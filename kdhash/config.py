@@ -1,12 +1,16 @@
 """Checks a config before any work starts. Every message names the field and says what to do."""
 
-from collections.abc import Iterator
+import inspect
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from kdhash.methods.brcd import BASELINES, MASK_RULES
 from kdhash.methods.dmth import OBJECTIVES
+from kdhash.methods.kdcmh import FITTED, ucch_loss
 from kdhash.methods.kdcmh import OBJECTIVES as PAIR_OBJECTIVES
 from kdhash.methods.unsupervised import BASES
 from kdhash.models.backbones import BACKBONES
@@ -19,6 +23,10 @@ PROTOCOLS = ("cifar10-1", "cifar10-2", "cifar10-brcd", "holdout")
 PAIR_PROTOCOLS = ("pairs", "mirflickr25k", "nuswide10")
 FUSIONS = ("mean", "concat", "attention")
 STUDENT_ROWS = ("plain", "best_single", "fused")
+# Of fields and options of these names, wherever a KDCMH config has them.
+POSITIVE = ("k_left", "k_right", "mu", "scale", "temperature")
+WHOLE = ("pairs", "words", "image_hidden", "text_hidden")
+NOT_NEGATIVE = ("l1", "l2", "align", "intra", "quantization", "balance", *WHOLE)
 # Where things lie, not what is computed: a workdir may be continued with other values of these.
 LOCATIONS = ("data_dir", "weights_dir", "cache_dir")
 
@@ -85,7 +93,7 @@ def _brcd_problems(config: ConfigDict, devices: int) -> Iterator[str]:
             continue
         spec = config.backbones[name]
         if "weights" in spec:
-            yield from _weights_problems(f"config.backbones.{name}", spec, config.weights_dir)
+            yield from weights_problems(f"config.backbones.{name}", spec, config.weights_dir)
         elif spec.get("arch") not in BACKBONES or not {"sizes", "mean", "std"} <= set(spec):
             yield (
                 f"config.backbones.{name} needs 'weights' of a frozen network, or 'arch' (one of "
@@ -101,7 +109,7 @@ def _brcd_problems(config: ConfigDict, devices: int) -> Iterator[str]:
     counts = tuple(clusters.counts)
     if not clusters.count and (len(counts) < 3 or min(counts) < 2 or list(counts) != sorted(set(counts))):
         yield f"config.clusters.counts is {counts}; give at least three, rising, from 2 on"
-    yield from _row_problems("student", config.student.rows, tuple(config.student.forms))
+    yield from _form_row_problems(config.student, taken=("teacher", "clusters"))
     kinds = ("none", "brcd", *BASELINES)
     for name, form in config.student.forms.items():
         if form.kind not in kinds:
@@ -137,34 +145,117 @@ def _kdcmh_problems(config: ConfigDict, devices: int) -> Iterator[str]:
     yield from _seed_problems(config)
     if config.protocol not in PAIR_PROTOCOLS:
         yield f"config.protocol is {config.protocol!r}; choose one of {', '.join(PAIR_PROTOCOLS)}"
+    if config.train < 0:
+        yield f"config.train is {config.train}; give how many pairs to train on, or 0 for all that is not validation"
     if config.validation < 1:
         yield f"config.validation is {config.validation}; epochs are chosen on these pairs: hold out some hundreds"
-    for name, spec in config.images.items():
-        yield from _weights_problems(f"config.images.{name}", spec, config.weights_dir)
-    for name, spec in config.texts.items():
-        if "weights" in spec:
-            yield from _weights_problems(f"config.texts.{name}", spec, config.weights_dir)
-            continue
-        if spec.words < 1:
-            yield f"config.texts.{name}.words is {spec.words}; give how many words the vocabulary may hold"
-        if spec.vectors and not (Path(config.data_dir) / spec.vectors).is_file():
-            yield (
-                f"config.texts.{name}.vectors: no file {Path(config.data_dir) / spec.vectors}; put the word vectors there, "
-                "or give '' to do without"
-            )
-    if min(config.similarity.weights) < 0 or abs(sum(config.similarity.weights) - 1) > 1e-6:
-        yield f"config.similarity.weights is {tuple(config.similarity.weights)}; give three shares that sum to 1"
-    yield from _row_problems("student", config.student.rows, tuple(config.student.forms))
+    yield from _input_problems(config)
+    yield from _share_problems("config.similarity.weights", config.similarity.get("weights"))
+    yield from _number_problems(
+        "config.similarity", config.similarity, ("k_left", "k_right", "l1", "l2", "mu")
+    )
+    yield from _number_problems("config.teacher", config.teacher, ("image_hidden", "text_hidden", "intra"))
+    yield from _number_problems("config.student", config.student, ("image_hidden", "text_hidden"))
+    yield from _form_row_problems(config.student, taken=("teacher",))
     for name, form in config.student.forms.items():
-        if form.kind not in PAIR_OBJECTIVES:
-            kinds = ", ".join(PAIR_OBJECTIVES)
-            yield f"config.student.forms.{name}.kind is {form.kind!r}; choose one of {kinds}"
+        yield from _pair_form_problems(f"config.student.forms.{name}", form)
     sizes = {
         "features.batch_size": config.features.batch_size,
         "schedule.batch_size": config.schedule.batch_size,
     }
     yield from _batch_problems(sizes, devices)
     yield from _schedule_problems("schedule", config.schedule)
+
+
+def _input_problems(config: ConfigDict) -> Iterator[str]:
+    """Of what is to read pictures and texts. Whether it is needed, and there, is seen when the data are."""
+    for part in ("images", "texts"):
+        specs = config[part]
+        for name in sorted({"teacher", "student"} ^ set(specs)) if len(specs) else ():
+            which = "is unknown" if name in specs else "is missing"
+            yield (
+                f"config.{part}.{name} {which}; give both 'teacher' and 'student', or neither for data with ready features"
+            )
+        for name, spec in specs.items():
+            field = f"config.{part}.{name}"
+            given = spec if isinstance(spec, ConfigDict) else {}
+            if "weights" in given or part == "images":
+                weights = given.get("weights")
+                if not isinstance(weights, str) or not weights:
+                    yield f"{field}.weights is {weights!r}; give the file or folder of a frozen network"
+            elif not {"words", "vectors"} <= set(given):
+                yield f"{field} needs 'words' and 'vectors', or 'weights' of a frozen text tower"
+            else:
+                yield from _number_problems(field, given, ("words",))
+                if given["words"] == 0 and not given["vectors"]:
+                    yield f"{field}.words is 0; give how many words the vocabulary may hold, or 'vectors'"
+
+
+def _pair_form_problems(field: str, form: ConfigDict) -> Iterator[str]:
+    """What a form holds beside the options of its objective: kdcmh 'pairs', jdsh its shares 'weights'."""
+    kind = form.get("kind")
+    if kind not in PAIR_OBJECTIVES:
+        yield f"{field}.kind is {kind!r}; choose one of {', '.join(PAIR_OBJECTIVES)}"
+        return
+    objective = ucch_loss if kind == "ucch" else PAIR_OBJECTIVES[kind]
+    options = {
+        name: option.default
+        for name, option in inspect.signature(objective).parameters.items()
+        if option.kind is option.KEYWORD_ONLY
+    }
+    elsewhere = {"threshold": "it follows from 'pairs'"} if kind == "kdcmh" else {}
+    if kind in FITTED:
+        elsewhere = dict.fromkeys(("l1", "l2", "mu"), "it is that of config.similarity")
+        elsewhere["similarity"] = "it is fitted by the run"
+    own = {name: default for name, default in options.items() if name not in elsewhere}
+    own |= dict.fromkeys({"kdcmh": ("pairs",), "jdsh": ("weights",)}.get(kind, ()), inspect.Parameter.empty)
+    for name in form:
+        if name in elsewhere:
+            yield f"{field}.{name}: {elsewhere[name]}; take it out"
+        elif name != "kind" and name not in own:
+            yield f"{field}.{name} is no option of the kind {kind!r}; choose from {', '.join(own)}"
+    for name, default in own.items():
+        if default is inspect.Parameter.empty and name not in form:
+            yield f"{field}.{name} is missing; the kind {kind!r} needs it"
+    if "weights" in own and "weights" in form:
+        yield from _share_problems(f"{field}.weights", form.weights)
+    given = [name for name in form if name in own and name != "weights"]
+    numbers = [name for name in given if form[name] is not None or own[name] is not None]
+    yield from _number_problems(field, form, numbers)
+
+
+def _share_problems(field: str, shares: Any) -> Iterator[str]:
+    fine = isinstance(shares, (tuple, list)) and len(shares) == 3 and all(map(_is_number, shares))
+    if not fine or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        yield f"{field} is {shares!r}; give three shares that sum to 1"
+
+
+def _number_problems(place: str, values: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        value: Any = values.get(name)
+        if not _is_number(value) or (name in WHOLE and not isinstance(value, int)):
+            yield f"{place}.{name} is {value!r}; give a {'whole ' if name in WHOLE else ''}number"
+        elif name in POSITIVE and value <= 0:
+            yield f"{place}.{name} is {value}; it must be positive"
+        elif name in NOT_NEGATIVE and value < 0:
+            yield f"{place}.{name} is {value}; it must not be negative"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _form_row_problems(student: ConfigDict, *, taken: tuple[str, ...]) -> Iterator[str]:
+    """`taken` are the names of what else lies beside the students in seedN/."""
+    forms = tuple(student.forms)
+    if not student.rows:
+        yield f"config.student.rows is empty; name one form or more of {', '.join(forms)}"
+    if len(set(student.rows)) != len(student.rows):
+        yield f"config.student.rows is {tuple(student.rows)}; give each row once"
+    yield from _row_problems("student", student.rows, forms)
+    for name in taken:
+        if name in forms:
+            yield f"config.student.forms.{name}: the name is taken in the workdir; choose another one"
 
 
 def _dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
@@ -233,10 +324,10 @@ def _teacher_problems(config: ConfigDict) -> Iterator[str]:
         if "arch" in spec and spec.arch not in BACKBONES:
             yield f"config.teachers.{name}.arch is {spec.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"
         if "pretrain" not in config:
-            yield from _weights_problems(f"config.teachers.{name}", spec, config.weights_dir)
+            yield from weights_problems(f"config.teachers.{name}", spec, config.weights_dir)
 
 
-def _weights_problems(field: str, spec: ConfigDict, weights_dir: str) -> Iterator[str]:
+def weights_problems(field: str, spec: ConfigDict, weights_dir: str) -> Iterator[str]:
     if spec.weights.startswith("hf://"):
         return  # not there yet: fetched
     try:

@@ -40,7 +40,10 @@ def main(argv: list[str]) -> int:
         run(config, workdir, command=command)
     except (ConfigError, TrainingFailed, FileNotFoundError) as error:
         return _fail(str(error))
-    except ValueError as error:  # what the rooms say of bad data, or a mistake of ours
+    except (
+        ValueError,
+        ImportError,
+    ) as error:  # of bad data or an extra that is missing; or a mistake of ours
         if os.environ.get("KDHASH_TRACEBACK"):
             raise
         return _fail(f"{error} (set KDHASH_TRACEBACK=1 to see where)")

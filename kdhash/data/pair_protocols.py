@@ -39,6 +39,8 @@ def make_pair_protocol(
         raise ValueError(f"unknown protocol {name!r} of pairs; known: {', '.join(PAIR_NAMES)}")
     if train < 0 or validation < 0:
         raise ValueError(f"train is {train} and validation is {validation}; neither may be negative")
+    usual = "all that is not validation" if name == "pairs" else "the protocol's own number"
+    asked = f"train is {train}" if train else f"train is 0 ({usual})"
     everything = np.arange(len(dataset), dtype=np.int64)
     ids, salt = dataset.ids, f"{name}/{seed}"
     if name == "pairs":
@@ -81,8 +83,8 @@ def make_pair_protocol(
     train = train or len(database) - validation
     if train < 1 or train + validation > len(database):
         raise ValueError(
-            f"train is {train} and validation is {validation}; the database of {dataset.name!r} has {len(database)} rows, "
-            "and training needs one at least"
+            f"{asked} and validation is {validation}; the database of {dataset.name!r} has {len(database)} rows for both, "
+            "and training needs one at least: take fewer"
         )
     protocol = Protocol(
         name,

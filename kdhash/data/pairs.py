@@ -6,6 +6,8 @@
 
 import hashlib
 import json
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from kdhash.data.sources import READ_ROWS, ArrayImages, ImageSource, TfdsImages,
 
 TEXT_FEATURES = ("captions", "caption", "text")  # in the order of preference
 LABEL_FEATURES = ("labels", "tags", "label")
+MOST_LABELS = 1000  # of free text, such as tags that anybody may write
 SPLIT_ORDER = ("train", "database", "all", "validation", "test", "query")
 
 
@@ -69,8 +72,10 @@ def load_pairs(name: str, data_dir: str | Path, *, image_size: int | None = None
     """The image-text data set `name` in the folder `data_dir`:
 
     - a TFDS ArrayRecord folder (`python -m kdhash prepare pairs` writes one) with the features 'image', and 'captions',
-      'caption' or 'text' (a text or a sequence of them); optional: 'labels', 'tags' or 'label' (a class label or
-      a sequence of them; of another kind it is passed over) and 'id'. Pictures are decoded when asked for.
+      'caption' or 'text' (a text or a sequence of them); optional: 'id', and 'labels', 'tags' or 'label': a class label or
+      a sequence of them, or else a sequence of texts, whose names, sorted, are the labels (with a warning only the 1,000
+      most frequent, so that labels take at most 1,000 bytes a row); of another kind it is passed over. Pictures are
+      decoded when asked for.
       Of several versions the newest is read; `name` may also end in '/<version>' or '/<config>';
     - a file of ready features: `name` with its ending (.npz, .mat, .h5, .hdf5, .h5py), or without where no
       folder has that name. Its keys
@@ -112,7 +117,7 @@ def _load_tfds(folder: Path, image_size: int | None) -> PairDataset:
 
     info = tfds.builder_from_directory(folder)
     features = info.info.features
-    text_name, label_name, label_names = _check_features(folder, info.info)
+    text_name, label_name, class_names = _check_features(folder, info.info)
     split_names = sorted(info.info.splits, key=_split_key)
     sources = [
         info.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
@@ -128,11 +133,12 @@ def _load_tfds(folder: Path, image_size: int | None) -> PairDataset:
     images = TfdsImages(sources, (*shape, 3), None if shape == stored else image_size)
 
     digest = hashlib.sha256()
-    header = [info.info.name, str(info.info.version), split_names, label_names, lengths, shape]
+    header = [info.info.name, str(info.info.version), split_names, class_names or (), lengths, shape]
     digest.update(json.dumps(header).encode())
     ids: list[str] = []
     texts: list[tuple[str, ...]] = []
-    labels = np.zeros((sum(lengths), len(label_names)), bool)
+    names = {name: number for number, name in enumerate(class_names or ())}
+    marks: list[list[int]] = []  # the numbers of each row's labels
     for split, source in zip(split_names, sources, strict=True):
         for start in range(0, len(source), READ_ROWS):
             for record in source.__getitems__(list(range(start, min(start + READ_ROWS, len(source))))):
@@ -142,16 +148,27 @@ def _load_tfds(folder: Path, image_size: int | None) -> PairDataset:
                     raise ValueError(
                         f"{folder}: row {identity!r} of split {split!r} has no text in {text_name!r}; leave it out"
                     )
-                numbers = [] if label_name is None else np.atleast_1d(record[label_name]).tolist()
-                if any(not 0 <= number < len(label_names) for number in numbers):
+                given = [] if label_name is None else record[label_name]
+                if class_names is None:
+                    written: list[Any] = list(_captions(given))
+                    numbers = sorted({names.setdefault(name, len(names)) for name in written})
+                else:
+                    written = numbers = np.atleast_1d(given).tolist()
+                if any(not 0 <= number < len(names) for number in numbers):
                     raise ValueError(
-                        f"{folder}: row {identity!r} has {label_name!r} {numbers}, of {len(label_names)} labels"
+                        f"{folder}: row {identity!r} has {label_name!r} {numbers}, of {len(names)} labels"
                     )
-                labels[len(ids), numbers] = True
-                digest.update(json.dumps([identity, captions, numbers, len(record["image"])]).encode())
+                marks.append(numbers)
+                digest.update(json.dumps([identity, captions, written, len(record["image"])]).encode())
                 digest.update(record["image"])
                 ids.append(identity)
                 texts.append(captions)
+    label_names = tuple(names)
+    if class_names is None:
+        marks, label_names = _most_frequent(marks, names, f"{folder}: {label_name!r}")
+    labels = np.zeros((len(ids), len(label_names)), bool)
+    for row, numbers in enumerate(marks):
+        labels[row, numbers] = True
     splits = _ranges(split_names, lengths)
     return PairDataset(
         name=info.info.name,
@@ -160,15 +177,15 @@ def _load_tfds(folder: Path, image_size: int | None) -> PairDataset:
         images=images,
         image_features=None,
         text_features=None,
-        labels=labels if label_name else None,
+        labels=labels if label_names else None,
         label_names=label_names,
         splits=splits,
         fingerprint=digest.hexdigest(),
     )
 
 
-def _check_features(folder: Path, info: Any) -> tuple[str, str | None, tuple[str, ...]]:
-    """The names of the text and the label feature (or None), and the label names."""
+def _check_features(folder: Path, info: Any) -> tuple[str, str | None, tuple[str, ...] | None]:
+    """The names of the text and the label feature (or None), and the label names, None where rows hold them as texts."""
     from tensorflow_datasets.core import features as kinds
 
     if info.file_format is None or info.file_format.value != "array_record":
@@ -191,10 +208,29 @@ def _check_features(folder: Path, info: Any) -> tuple[str, str | None, tuple[str
             f"(Text, or a Sequence of it); it has: {there}"
         )
     label_name = next((name for name in LABEL_FEATURES if isinstance(inner(name), kinds.ClassLabel)), None)
-    if label_name is None:
-        return text_name, None, ()
-    feature = inner(label_name)
-    return text_name, label_name, tuple(feature.names or map(str, range(feature.num_classes)))
+    if label_name is not None:
+        feature = inner(label_name)
+        return text_name, label_name, tuple(feature.names or map(str, range(feature.num_classes)))
+    for name in LABEL_FEATURES:
+        if isinstance(features.get(name), kinds.Sequence) and isinstance(inner(name), kinds.Text):
+            return text_name, name, None
+    return text_name, None, ()
+
+
+def _most_frequent(
+    marks: list[list[int]], names: dict[str, int], place: str
+) -> tuple[list[list[int]], tuple[str, ...]]:
+    """The labels of each row, numbered anew, and their names: sorted, and no more than `MOST_LABELS`."""
+    counts = Counter(number for row in marks for number in row)
+    kept = sorted(names, key=lambda name: (-counts[names[name]], name))[:MOST_LABELS]
+    if len(kept) < len(names):
+        warnings.warn(
+            f"{place} has {len(names):,} different texts; labels are the {MOST_LABELS:,} most frequent",
+            stacklevel=2,
+        )
+    kept.sort()
+    places = {names[name]: place for place, name in enumerate(kept)}
+    return [[places[number] for number in row if number in places] for row in marks], tuple(kept)
 
 
 def _captions(value: Any) -> tuple[str, ...]:

@@ -65,8 +65,8 @@ def prepare_pairs(
     - split (optional, in all rows or none): 'query' (or 'test') and 'database' (or 'train') suit the protocol
       'pairs'. Where not given, a share `query_share` of the rows, drawn by a hash of seed and id, is 'query'.
 
-    Pictures become `size` x `size` (shorter side resized, centre cut), stored losslessly. Rows without text, or
-    whose picture is missing or damaged, are left out, and listed in the report and in
+    Pictures become `size` x `size` (shorter side resized, centre cut), stored losslessly. Rows without text or
+    picture ('image' null or blank), or whose picture is missing or damaged, are left out, and listed in the report and in
     `data_dir`/`name`/skipped-1.0.0.tsv. Nothing is left behind on failure. Raises FileNotFoundError,
     FileExistsError, ImportError (Parquet without pyarrow), and ValueError naming line and field for unknown or
     missing fields, values of a wrong kind and ids given twice, and where no pair of a split can be read.
@@ -87,7 +87,8 @@ def prepare_pairs(
     if not raw:
         raise ValueError(f"{source} has no rows")
     first: dict[str, str] = {}
-    for row in raw:
+    pictured = [row for row in raw if row.image]
+    for row in pictured:
         if row.identity in first:
             raise ValueError(
                 f"{source} {row.place}: id {row.identity!r} is that of {first[row.identity]}; give each row its own 'id' "
@@ -101,12 +102,16 @@ def prepare_pairs(
         )
     queries: set[str] = set()
     if without:
-        ids = [row.identity for row in raw if row.texts]
+        ids = [row.identity for row in pictured if row.texts]
         count = min(max(1, round(query_share * len(ids))), len(ids) - 1)
         queries = {ids[place] for place in hash_order(ids, f"{seed}/query")[: max(count, 0)]}
     label_names = tuple(sorted({label for row in raw for label in row.labels}))
     numbers = {label: number for number, label in enumerate(label_names)}
-    skipped = [(row.place, row.identity, "no text") for row in raw if not row.texts]
+    skipped = [
+        (row.place, row.identity, "no text" if row.image else "no picture")
+        for row in raw
+        if not (row.image and row.texts)
+    ]
     rows = [
         PairRow(
             row.place,
@@ -116,7 +121,7 @@ def prepare_pairs(
             tuple(sorted({numbers[label] for label in row.labels})),
             row.split or ("query" if row.identity in queries else "database"),
         )
-        for row in raw
+        for row in pictured
         if row.texts
     ]
     description = f"Pairs of pictures, {size} x {size}, and texts, prepared by kdhash from {source.name}."
@@ -158,7 +163,7 @@ def write_pairs(
     for row in rows:
         splits.setdefault(row.split, []).append(row)
     if not splits:
-        raise ValueError(f"no pair of {name!r} can be used: {len(left_out)} rows have no text")
+        raise ValueError(f"no pair of {name!r} can be used: {len(left_out)} rows have no text or picture")
     counts = dict.fromkeys(splits, 0)
 
     def examples(split: str) -> Iterator[Example]:
@@ -223,6 +228,8 @@ def _to_png(path: Path, size: int) -> tuple[bytes, str]:
 
 @dataclass(frozen=True)
 class _Parsed:
+    """image: '' where the row has none; then neither has `identity` to be unlike others."""
+
     place: str
     identity: str
     image: str
@@ -307,7 +314,9 @@ def _from_csv(field: str, value: str | None) -> Any:
 def _parse(record: dict[str, Any], where: str, place: str) -> _Parsed:
     _check_fields(list(record), where)
     image = record["image"]
-    if not isinstance(image, str) or not image.strip():
+    if image is None or (isinstance(image, str) and not image.strip()):
+        image = ""  # to be listed: one row of thousands must not stop the others
+    if not isinstance(image, str):
         raise ValueError(f"{where}: 'image' is {_short(image)}; give the path of a picture")
     field = next(name for name in record if name in TEXT_FIELDS)
     texts = _strings(record[field], where, field)

@@ -1,5 +1,6 @@
 """The stages of a KDCMH run: the fused similarity, a teacher of both modalities, students of its codes."""
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+import kdhash
 from kdhash.experiment.context import Run, for_heads
 from kdhash.experiment.pair_inputs import PairInputs
 from kdhash.experiment.train_row import Trained, train_row
@@ -35,34 +37,42 @@ class PairHashed(NamedTuple):
     identity: str  # fingerprint of all it depends on
 
 
-def fit_similarity(run: Run, inputs: PairInputs) -> FusedSimilarity:
-    """Stage 1, on the teacher's features of all training pairs: in workdir/similarity."""
+def fit_similarity(
+    run: Run, inputs: PairInputs, weights: tuple[float, float, float], place: str = "similarity"
+) -> FusedSimilarity:
+    """Stage 1, on the teacher's features of all training pairs, with shares `weights`: in workdir/`place`."""
     config, train = run.config.similarity, run.protocol.train
     depends = fingerprint(
-        {"dataset": run.dataset.fingerprint, "protocol": run.protocol.checksum}, inputs.identity, config
+        {"kdhash": kdhash.__version__, "dataset": run.dataset.fingerprint, "protocol": run.protocol.checksum},
+        inputs.identity,
+        {"weights": weights, "k_left": config.k_left, "k_right": config.k_right},
     )
-    folder = run.workdir / "similarity"
-    if finished(folder, depends) is None:
+    folder = run.workdir / place
+    notes = finished(folder, depends)
+    if notes is None:
         begin(folder, depends)
+        start = time.perf_counter()
         fitted = fit_fused_similarity(
             inputs.image_seen[train],
             inputs.text_seen[train],
-            weights=tuple(config.weights),
+            weights=weights,
             k_left=config.k_left,
             k_right=config.k_right,
         )
         np.savez(folder / "similarity.npz", **fitted._asdict())
-        finish(folder, depends, {"left": float(fitted.left), "right": float(fitted.right)})
+        facts = {name: float(getattr(fitted, name)) for name in ("mode", "left", "right")}
+        notes = finish(folder, depends, facts | {"seconds": time.perf_counter() - start})
         run.say(
-            f"similarity: mode {fitted.mode:.3f}, dissimilar below {fitted.left:.3f}, similar above {fitted.right:.3f}"
+            f"{place}: mode {fitted.mode:.3f}, dissimilar below {fitted.left:.3f}, similar above {fitted.right:.3f}"
         )
+    run.seconds["similarity"] = run.seconds.get("similarity", 0.0) + notes["seconds"]
     with np.load(folder / "similarity.npz") as arrays:
         return FusedSimilarity(**{name: arrays[name].astype(np.float32) for name in FusedSimilarity._fields})
 
 
 def train_pair_teacher(run: Run, similarity: FusedSimilarity, inputs: PairInputs) -> PairHashed:
     """Stage 2: hashers of both modalities learn the fused similarity."""
-    form = ConfigDict({"kind": "fused", "intra": run.config.teacher.intra})
+    form = {"kind": "fused", "intra": run.config.teacher.intra}
     return _train(run, "teacher", run.config.teacher, form, similarity, inputs, inputs, {}, [])
 
 
@@ -74,12 +84,14 @@ def train_pair_student(
     inputs: PairInputs,
 ) -> PairHashed:
     """Stages 3 and 4: a student of the teacher's codes, or what it is compared with, which learns from features."""
-    form = run.config.student.forms[name]
+    form = run.config.student.forms[name].to_dict()
     data: dict[str, np.ndarray] = {}
     depends: list[Any] = []
-    if form.kind == "kdcmh":
+    if form["kind"] == "kdcmh":
         data = {"image_code": _signs(run, teacher.image), "text_code": _signs(run, teacher.text)}
         depends = [teacher.identity]
+    if form["kind"] == "jdsh":  # its own shares, and thresholds fitted to them
+        similarity = fit_similarity(run, teacher.inputs, tuple(form["weights"]), f"similarity_{name}")
     return _train(run, name, run.config.student, form, similarity, inputs, teacher.inputs, data, depends)
 
 
@@ -89,10 +101,10 @@ def _signs(run: Run, packed: np.ndarray) -> np.ndarray:
 
 
 def _objective(
-    run: Run, form: ConfigDict, similarity: FusedSimilarity, data: dict[str, np.ndarray]
+    run: Run, form: dict[str, Any], similarity: FusedSimilarity, data: dict[str, np.ndarray]
 ) -> Callable:
-    options = form.to_dict()
-    kind = options.pop("kind")
+    options = {name: value for name, value in form.items() if name not in ("kind", "weights")}
+    kind = form["kind"]
     if kind in FITTED:
         weights = {name: run.config.similarity[name] for name in ("l1", "l2", "mu")}
         return OBJECTIVES[kind](jax.tree.map(jnp.asarray, similarity), **weights, **options)
@@ -106,7 +118,7 @@ def _train(
     run: Run,
     name: str,
     sizes: ConfigDict,
-    form: ConfigDict,
+    form: dict[str, Any],
     similarity: FusedSimilarity,
     inputs: PairInputs,
     seen: PairInputs,
@@ -117,11 +129,11 @@ def _train(
     run = for_heads(run)
     config, protocol = run.config, run.protocol
     model = TwoTowers(config.bits, sizes.image_hidden, sizes.text_hidden)
-    method = two_towers(model, _objective(run, form, similarity, data), grow=form.kind in GROWING)
+    method = two_towers(model, _objective(run, form, similarity, data), grow=form["kind"] in GROWING)
     identity = fingerprint(
         run.identity(),
         {"inputs": inputs.identity, "seen": seen.identity, "bits": config.bits},
-        {"image_hidden": sizes.image_hidden, "text_hidden": sizes.text_hidden, "form": form.to_dict()},
+        {"image_hidden": sizes.image_hidden, "text_hidden": sizes.text_hidden, "form": form},
         config.similarity,
         config.schedule,
         depends,
@@ -131,7 +143,7 @@ def _train(
 
     def fetch(rows: np.ndarray) -> dict[str, Any]:
         batch = {"image": inputs.image[rows], "texts": inputs.views[places[rows]]}
-        if form.kind != "kdcmh":
+        if form["kind"] != "kdcmh":
             batch |= {"image_seen": seen.image_seen[rows], "text_seen": seen.text_seen[rows]}
         return batch | {key: values[places[rows]] for key, values in data.items()}
 

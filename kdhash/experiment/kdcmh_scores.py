@@ -55,9 +55,11 @@ def score_pairs(
 def _fitted(run: Run, name: str, inputs: PairInputs) -> list[dict[str, Any]]:
     """CCA-ITQ on the training pairs, where the features are wide enough for the bits."""
     train = run.protocol.train
-    narrow = min(inputs.image.shape[1], inputs.text.shape[1])
-    if run.config.bits > narrow:
-        run.say(f"CCA-ITQ, {name}'s features: left out, {run.config.bits} bits of {narrow} dimensions")
+    most = min(inputs.image.shape[1], inputs.text.shape[1], len(train) - 1)
+    if run.config.bits > most:
+        run.say(
+            f"CCA-ITQ, {name}'s features: left out, they have {most} directions for {run.config.bits} bits"
+        )
         return []
     start = time.perf_counter()
     fitted = fit_cca_itq(inputs.image[train], inputs.text[train], run.config.bits, seed=run.config.seed)
@@ -162,12 +164,14 @@ def shown(run: Run, hashed: PairHashed) -> dict[str, Any]:
 
 
 def _marks(run: Run, queries: np.ndarray, rows: np.ndarray) -> list[list[str]]:
-    """Of each result: the query's 'own', 'right' (a label in common) or 'wrong'."""
+    """Of each result: the query's 'own', 'right' (a label in common) or 'wrong'; 'other' where there are no labels."""
     labels = run.dataset.labels
 
     def mark(query: int, row: int) -> str:
         if query == row:
             return "own"
-        return "right" if labels is not None and (labels[query] & labels[row]).any() else "wrong"
+        if labels is None:
+            return "other"
+        return "right" if (labels[query] & labels[row]).any() else "wrong"
 
     return [[mark(query, row) for row in line] for query, line in zip(queries, rows, strict=True)]

@@ -3,18 +3,20 @@
 import hashlib
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+import kdhash
 from kdhash.data import PairDataset, TextFeatures, load_word_vectors
 from kdhash.experiment.context import Run, mean_and_deviation
 from kdhash.experiment.teacher import cached_views
 from kdhash.experiment.workdir import begin, fingerprint, finish, finished
-from kdhash.teachers.registry import Teacher, load_teacher
+from kdhash.teachers.registry import Teacher, load_teacher, save_variables
 from kdhash.teachers.tower_texts import TowerTexts
 
-ENCODER = "encoder"
+ENCODER, SCALES = "encoder", "scales.safetensors"
+MOST_TEXTS = 8  # of a row, each alone; a row of a hundred must not cost all others as many
 
 
 class PairInputs(NamedTuple):
@@ -39,8 +41,8 @@ class PairInputs(NamedTuple):
 def open_pair_inputs(run: Run, name: str) -> PairInputs:
     """Those of config.images.<name> and config.texts.<name>, or the ready features of the data set.
 
-    What is fitted (the vocabulary, mean and deviation) is fitted to the protocol's training rows, and saved in
-    workdir/texts/<name> for queries to come.
+    What is fitted (the vocabulary, means and deviations) is fitted to the protocol's training rows, and kept in
+    workdir/inputs/<name> for queries to come.
     """
     pairs: PairDataset = run.dataset
     network, encoder, text_identity = None, None, "ready"
@@ -50,7 +52,7 @@ def open_pair_inputs(run: Run, name: str) -> PairInputs:
             run.config.images[name].to_dict(),
             weights_dir=run.config.weights_dir,
             image_size=run.config.image_size,
-            classes=max(1, len(pairs.label_names)),
+            classes=None,
             dtype=run.config.features.dtype,
         )
         found, seconds = cached_views(run, network, pairs, ("original",))
@@ -59,17 +61,22 @@ def open_pair_inputs(run: Run, name: str) -> PairInputs:
     else:
         image_seen = np.asarray(pairs.image_features)
     train = run.protocol.train
+    mean, deviation = mean_and_deviation(image_seen[train])
+    scales = {"image_mean": mean, "image_deviation": deviation}
     if pairs.texts is not None:
         encoder, text_identity = _text_encoder(run, name, pairs.texts)
-        # of length 1 and sparse: standardised, heads learn faster and the training pairs by heart
+        # not standardised: heads that read scaled words soon know the training pairs by heart, and score less
         text = text_seen = encoder.encode([" ".join(each) for each in pairs.texts])
         views = _views(encoder, [pairs.texts[row] for row in train])
     else:
         text_seen = np.asarray(pairs.text_features)
-        text = _standardised(text_seen, train)
+        text_mean, text_deviation = mean_and_deviation(text_seen[train])
+        scales |= {"text_mean": text_mean, "text_deviation": text_deviation}
+        text = (text_seen - text_mean) / text_deviation
         views = text[train][:, None]
+    save_variables(run.workdir / "inputs" / name / SCALES, scales)
     return PairInputs(
-        image=_standardised(image_seen, train),
+        image=(image_seen - mean) / deviation,
         text=text,
         views=views,
         image_seen=image_seen,
@@ -80,23 +87,20 @@ def open_pair_inputs(run: Run, name: str) -> PairInputs:
     )
 
 
-def _standardised(features: np.ndarray, train: np.ndarray) -> np.ndarray:
-    mean, deviation = mean_and_deviation(features[train])
-    return (features - mean) / deviation
-
-
 def _views(encoder: TextFeatures | TowerTexts, rows: list[tuple[str, ...]]) -> np.ndarray:
-    """[rows, 1 + texts, width]: all texts of a row together, and each alone. Rows with fewer texts repeat theirs."""
-    most = max(len(texts) for texts in rows)
-    texts = [[" ".join(each), *(each[i % len(each)] for i in range(most))] for each in rows]
+    """[rows, 1 + texts, width]: all texts of a row together, and each of the first eight alone. Rows with fewer texts than
+    others repeat theirs; where no row has two, all together is each alone."""
+    most = min(MOST_TEXTS, max(len(texts) for texts in rows))
+    alone = range(most) if most > 1 else range(0)
+    texts = [[" ".join(each), *(each[i % len(each)] for i in alone)] for each in rows]
     return np.stack([encoder.encode(column) for column in zip(*texts, strict=True)], axis=1)
 
 
 def _text_encoder(
     run: Run, name: str, texts: tuple[tuple[str, ...], ...]
 ) -> tuple[TextFeatures | TowerTexts, str]:
-    """A frozen text tower; or words, fitted to the training texts or read from workdir/texts/<name>. And a fingerprint of
-    all it depends on."""
+    """A frozen text tower; or words, fitted to the training texts or read from workdir/inputs/<name>/texts. And a fingerprint
+    of all it depends on."""
     spec = run.config.texts[name]
     if "weights" in spec:
         tower = TowerTexts(name, spec.to_dict(), weights_dir=run.config.weights_dir)
@@ -106,16 +110,19 @@ def _text_encoder(
     depends = fingerprint(
         {"dataset": run.dataset.fingerprint, "protocol": run.protocol.checksum, "vectors": digest}, spec
     )
-    folder = run.workdir / "texts" / name
-    if finished(folder, depends) is None:
-        begin(folder, depends)
+    folder = run.workdir / "inputs" / name / "texts"
+    of_version = fingerprint(kdhash.__version__, depends)
+    if finished(folder, of_version) is None:
+        begin(folder, of_version)
+        kinds: list[Literal["words", "vectors"]] = ["words"] if spec.words else []
+        kinds += ["vectors"] if vectors else []
         shutil.rmtree(folder / ENCODER, ignore_errors=True)  # of a start that was stopped
         encoder = TextFeatures.fit(
             [text for row in run.protocol.train for text in texts[row]],
-            kinds=("words", "vectors") if vectors else ("words",),
-            size=spec.words,
+            kinds=kinds,
+            size=max(1, spec.words),
             vectors=vectors,
         )
         encoder.save(folder / ENCODER)
-        finish(folder, depends, {"width": encoder.encode([""]).shape[1]})
+        finish(folder, of_version, {"width": encoder.encode([""]).shape[1]})
     return TextFeatures.load(folder / ENCODER), depends

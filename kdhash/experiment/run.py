@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kdhash.config import check_config
+from kdhash.config import ConfigError, check_config
 from kdhash.data import (
     Protocol,
     load_dataset,
@@ -16,6 +16,7 @@ from kdhash.data import (
     save_protocol,
 )
 from kdhash.experiment.brcd_run import run_brcd
+from kdhash.experiment.check_pairs import check_pairs
 from kdhash.experiment.context import Run
 from kdhash.experiment.evaluate import evaluate_rows, student_label
 from kdhash.experiment.kdcmh_run import run_kdcmh
@@ -39,6 +40,8 @@ def run(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Path:
     dataset, protocol = _data(config)
     if config.method == "dmth":
         check_student(config, dataset)
+    if config.method == "kdcmh":
+        check_pairs(config, dataset, protocol)
     workdir = claim(workdir, config)  # after all that can refuse a config
     save_protocol(protocol, workdir / "protocol")
     this = Run(config, workdir, mesh, dataset, protocol)
@@ -50,7 +53,11 @@ def _data(config: ConfigDict) -> tuple[Any, Protocol]:
     if config.method == "kdcmh":
         pairs = load_pairs(config.dataset, config.data_dir, image_size=config.image_size)
         options = {"seed": config.protocol_seed, "train": config.train, "validation": config.validation}
-        return pairs, make_pair_protocol(config.protocol, pairs, **options)
+        try:
+            return pairs, make_pair_protocol(config.protocol, pairs, **options)
+        except ValueError as error:
+            fields = "config.protocol, config.train and config.validation"
+            raise ConfigError(f"{fields} do not suit {config.dataset!r}: {error}") from error
     dataset = load_dataset(config.dataset, config.data_dir, image_size=config.image_size)
     protocol = make_protocol(
         config.protocol, dataset, seed=config.protocol_seed, validation_per_class=config.validation_per_class

@@ -124,8 +124,8 @@ def djsrh(*, beta: float, eta: float = 0.4, mu: float = 1.5, intra: float = 0.1)
 def jdsh(
     similarity: FusedSimilarity, *, l1: float = 0.1, l2: float = 0.2, mu: float = 1.4, intra: float = 0.1
 ) -> Objective:
-    """Liu et al., SIGIR 2020: fused within the batch. Shares and thresholds are those of `similarity`, fitted, where the
-    published program has constants for each data set."""
+    """Liu et al., SIGIR 2020: fused within the batch. Thresholds are those of `similarity`, fitted over all training pairs,
+    where the published program has constants for each data set."""
 
     def objective(image, text, batch):
         alpha, beta, gamma = similarity.weights

@@ -70,7 +70,7 @@ def attention(data: dict[str, Any]) -> bytes:
 
 
 def training(curves: dict[str, dict[str, list[float]]]) -> bytes:
-    """Left: loss, raw light and smoothed. Right: mAP among validation pictures."""
+    """Left: loss, raw light and smoothed. Right: the score of what is held out."""
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for place, (name, curve) in enumerate(curves.items()):
@@ -81,7 +81,7 @@ def training(curves: dict[str, dict[str, list[float]]]) -> bytes:
         left.plot(curve["step"], _smooth(loss), linewidth=1.6, **style)
         right.plot(curve["validation_step"], curve["validation_map"], marker="o", markersize=3, **style)
     left.set(xlabel="step", ylabel="loss (its terms differ between rows)")
-    right.set(xlabel="step", ylabel="validation mAP")
+    right.set(xlabel="step", ylabel="validation score")
     for axes in (left, right):
         _plain(axes)
     return _with_legend(figure, right)

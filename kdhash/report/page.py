@@ -90,7 +90,7 @@ def _sections(results: dict[str, Any], arrays: dict[str, Any]) -> list[tuple[str
         png = pairs.image_to_text(found["image_to_text"])
         sections.append(("image_to_text", f"Texts found by a picture: {found['row']}", text, png))
     if arrays.get("training"):
-        text = "Left, the loss; right, mAP among pictures held out of training, by which the checkpoint is chosen."
+        text = "Left, the loss; right, the score of pictures held out of training, by which the checkpoint is chosen."
         sections.append(("training", "Training of the students", text, figures.training(arrays["training"])))
     return sections
 
@@ -119,7 +119,11 @@ def _page(results: dict[str, Any], sections: list[tuple[str, str, str, bytes]]) 
 
 def _summary(results: dict[str, Any]) -> str:
     """One sentence from the numbers: the best student, against the best teacher, by the table's first column."""
-    column = columns_of(results)[0]
+    column = next(
+        (one for one in columns_of(results) if any(one.get(row) is not None for row in results["rows"])), None
+    )
+    if column is None:
+        return f"{len(results['rows'])} rows."
 
     def best(groups: tuple[str, ...]) -> dict[str, Any] | None:
         rows = [row for row in results["rows"] if row["group"] in groups]

@@ -15,7 +15,8 @@ CHARACTERS = 95
 def text_to_image(found: dict[str, Any]) -> bytes:
     """A text a line, its nearest pictures under it with their Hamming distances.
 
-    found: 'texts' [queries], 'pictures' [queries, k, h, w, 3], 'marks' [queries, k] ('own', 'right' or 'wrong'), 'distances'.
+    found: 'texts' [queries], 'pictures' [queries, k, h, w, 3], 'distances' and 'marks' [queries, k]: 'own', 'right', 'wrong', or
+    'other' where that is not known.
     """
     rows, columns = np.asarray(found["distances"]).shape
     figure = Figure(figsize=(1.25 * columns, 1.75 * rows), layout="constrained")
@@ -39,7 +40,8 @@ def text_to_image(found: dict[str, Any]) -> bytes:
 def image_to_text(found: dict[str, Any]) -> bytes:
     """A picture a line, its nearest texts beside it with their Hamming distances.
 
-    found: 'pictures' [queries, h, w, 3], 'texts' [queries][k], 'marks' [queries, k] ('own', 'right' or 'wrong'), 'distances'.
+    found: 'pictures' [queries, h, w, 3], 'texts' [queries][k], 'distances' and 'marks' [queries, k]: 'own', 'right', 'wrong', or
+    'other' where that is not known.
     """
     rows, lines = np.asarray(found["distances"]).shape
     figure = Figure(figsize=(9, max(1.3, 0.25 * lines) * rows), layout="constrained")
@@ -65,7 +67,7 @@ def image_to_text(found: dict[str, Any]) -> bytes:
 
 
 def _look(mark: str) -> tuple[str, str]:
-    return {"own": (OWN, "★"), "right": (RIGHT, "✓"), "wrong": (WRONG, "✗")}[mark]
+    return {"own": (OWN, "★"), "right": (RIGHT, "✓"), "wrong": (WRONG, "✗"), "other": ("#555555", "")}[mark]
 
 
 def _shortened(text: str) -> str:

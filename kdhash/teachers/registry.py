@@ -21,6 +21,8 @@ from kdhash.teachers.sources import Source, find_source, read_state, weights_has
 FIELDS = ("weights", "variant", "arch", "sizes", "image_size", "interpolation", "mean", "std")
 DTYPES = ("float32", "bfloat16")  # that a network may compute in
 
+CLASSIFIER = "params/classifier/bias"
+
 
 class Teacher(NamedTuple):
     """A frozen network. `apply(variables, pictures)` takes float pictures in [0, 1], [batch, h, w, 3], and returns
@@ -57,14 +59,15 @@ def load_teacher(
     *,
     weights_dir: str | Path = "",
     image_size: int,
-    classes: int,
+    classes: int | None,
     dtype: str = "float32",
 ) -> Teacher:
     """Builds the teacher `name` of a config entry, which holds 'weights' and any of the other FIELDS.
 
     A published network's file says all else itself. kdhash's own files need 'arch' and 'sizes', 'mean' and 'std';
-    `image_size` and `classes`, those of the data set, are theirs. A given 'image_size' is what the network then sees of
-    a whole picture, without a cut. With `dtype` 'bfloat16' the network computes in it; outputs are float32 all the same.
+    `image_size` and `classes`, those of the data set, are theirs (None: as many classes as the file has). A given
+    'image_size' is what the network then sees of a whole picture, without a cut. With `dtype` 'bfloat16' the network
+    computes in it; outputs are float32 all the same.
     Raises FileNotFoundError for a missing file, ValueError for weights that do not fit and for fields that make no sense.
     """
     if dtype not in DTYPES:
@@ -171,7 +174,9 @@ def _count(variables: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-def _read(name: str, spec: Mapping[str, Any], source: Source, image_size: int, classes: int) -> Network:
+def _read(
+    name: str, spec: Mapping[str, Any], source: Source, image_size: int, classes: int | None
+) -> Network:
     """The network of a source: one of kdhash's own, whose tensors are called 'params/...', or a published one."""
     state = read_state(source)
     arch, sizes = spec.get("arch"), spec.get("sizes")
@@ -182,6 +187,8 @@ def _read(name: str, spec: Mapping[str, Any], source: Source, image_size: int, c
         raise ValueError(
             f"config.teachers.{name}: {source.path} is one of kdhash's own files, so give 'arch' and 'sizes'"
         )
+    if classes is None and CLASSIFIER in state:
+        classes = len(state[CLASSIFIER])
     module = make_backbone(arch, classes=classes, **plain)
     template = jax.eval_shape(
         lambda: module.init(jax.random.key(0), jnp.zeros((1, image_size, image_size, 3)))

@@ -61,7 +61,12 @@ def test_saving(tmp_path):
         (
             {"query": range(4), "train": range(4, 10)},
             {"train": 5, "validation": 2},
-            "database of 'made' has 6 rows",
+            "train is 5 and validation is 2; the database of 'made' has 6 rows",
+        ),
+        (
+            {"query": range(4), "train": range(4, 10)},
+            {"validation": 9},
+            r"train is 0 \(all that is not validation\) and validation is 9; .* training needs one at least",
         ),
         ({"query": range(4), "train": range(4, 10)}, {"validation": 6}, "training needs one at least"),
         ({"query": range(4), "train": range(4, 10)}, {"train": -1}, "neither may be negative"),
@@ -80,6 +85,8 @@ def test_mirflickr25k():
     assert len(make_pair_protocol("mirflickr25k", data, seed=0, train=10_000).train) == 10_000
     with pytest.warns(UserWarning, match="has 8,000 pairs, published results have 20,015"):
         make_pair_protocol("mirflickr25k", pairs(8000, 24), seed=0)
+    with pytest.raises(ValueError, match=r"train is 0 \(the protocol's own number\) and validation is 17000"):
+        make_pair_protocol("mirflickr25k", data, seed=0, validation=17_000)
     with pytest.raises(ValueError, match="defined on MIRFLICKR-25K"):
         make_pair_protocol("mirflickr25k", pairs(8000, 12), seed=0)
 

@@ -62,6 +62,51 @@ def test_tfds_without_labels_and_with_ids_of_each_split(tmp_path):
     assert {name.split("/")[0] for name in pairs.ids} == {"database", "query"}
 
 
+def write_tagged(data_dir, tags, label_names=None):
+    picture = encode_png(np.full((8, 8, 3), 7, np.uint8))
+    examples = [
+        (row, {"id": f"p{row}", "image": picture, "captions": ["A dog ."], "tags": given})
+        for row, given in enumerate(tags)
+    ]
+    for _, example in examples if label_names else []:
+        example["label"] = 1
+    write_dataset(
+        data_dir,
+        "tagged",
+        "1.0.0",
+        image_shape=(8, 8, 3),
+        label_names={"label": label_names} if label_names else {},
+        splits={"train": examples},
+        about={},
+        text_lists=["captions", "tags"],
+    )
+
+
+def test_tags_that_are_texts_are_labels(tmp_path, monkeypatch):
+    write_tagged(tmp_path, [["sea", "dog "], ["cat", "dog", "dog"], [], [" "], ["sea"]])
+    pairs = load_pairs("tagged", tmp_path)
+    assert pairs.label_names == ("cat", "dog", "sea")
+    found = dict(zip(pairs.ids, pairs.labels.astype(int).tolist(), strict=True))
+    assert found == {"p0": [0, 1, 1], "p1": [1, 1, 0], "p2": [0, 0, 0], "p3": [0, 0, 0], "p4": [0, 0, 1]}
+    monkeypatch.setattr("kdhash.data.pairs.MOST_LABELS", 2)
+    with pytest.warns(UserWarning, match=r"'tags' has 3 different texts; labels are the 2 most frequent"):
+        pairs = load_pairs("tagged", tmp_path)
+    assert pairs.label_names == ("dog", "sea")
+    assert pairs.labels.sum(axis=0).tolist() == [2, 2]
+
+
+def test_texts_change_the_fingerprint_and_class_labels_come_before_them(tmp_path):
+    write_tagged(tmp_path / "a", [["sea"], ["dog"]])
+    write_tagged(tmp_path / "b", [["sea"], ["cat"]])
+    write_tagged(tmp_path / "c", [["sea"], ["dog"]], label_names=("no", "yes"))
+    write_tagged(tmp_path / "d", [[], []])
+    found = {name: load_pairs("tagged", tmp_path / name) for name in "abcd"}
+    assert found["a"].fingerprint != found["b"].fingerprint
+    assert found["c"].label_names == ("no", "yes")
+    assert found["c"].labels.tolist() == [[False, True]] * 2
+    assert found["d"].labels is None  # nobody has written any
+
+
 def test_tfds_that_cannot_be_read(tmp_path, write_random):
     write_folder(tmp_path, "twice", ids=lambda row: "same")
     with pytest.raises(ValueError, match=r"split 'database' has values of 'id' twice: 'same'"):

@@ -131,6 +131,30 @@ def test_rows_left_out(tmp_path, pictures, capsys):
     assert "already exists" in capsys.readouterr().err
 
 
+def test_rows_without_image_are_listed(tmp_path, pictures):
+    rows = records()
+    rows[0]["image"], rows[1]["image"], rows[2] = None, " ", rows[2] | {"image": None, "id": "third"}
+    found = {}
+    for kind in ("jsonl", "csv", "parquet"):
+        if kind == "jsonl":
+            manifest = write_lines(tmp_path / "pairs.jsonl", rows)
+        elif kind == "parquet":
+            manifest = tmp_path / "pairs.parquet"
+            every = [{"id": None} | row for row in rows]
+            parquet.write_table(pyarrow.Table.from_pylist(every), manifest)
+        else:
+            manifest = tmp_path / "pairs.csv"
+            lines = [f"{row['image'] or ''},{row.get('id', '')},a text,{row['split']}" for row in rows]
+            manifest.write_text("\n".join(["image,id,text,split", *lines]) + "\n")
+        report = prepare_pairs(manifest, "mine", tmp_path / kind, images=pictures, size=8)
+        assert report.counts == {"database": 2, "query": 1}
+        found[kind] = [(identity, reason) for _, identity, reason in report.skipped]
+        listing = report.skipped_file.read_text().splitlines()
+        assert [line.split("\t")[-1] for line in listing] == ["reason", *["no picture"] * 3]
+    assert found["jsonl"] == found["csv"] == found["parquet"]
+    assert found["jsonl"] == [("", "no picture")] * 2 + [("third", "no picture")]
+
+
 def test_split_without_pictures(tmp_path, pictures):
     (pictures / "5.png").unlink()
     manifest = write_lines(pictures / "pairs.jsonl", records())
@@ -162,7 +186,8 @@ TEXT = IMAGE | {"text": "a"}
         ([[1]], r"line 1 is no JSON object"),
         ([IMAGE | {"text": "a \ud800"}], r"line 1: half of a character pair"),
         ([], r"has no rows"),
-        ([IMAGE | {"text": " "}], r"no pair of 'mine' can be used: 1 rows have no text"),
+        ([IMAGE | {"text": " "}], r"no pair of 'mine' can be used: 1 rows have no text or picture"),
+        ([TEXT | {"image": None}], r"no pair of 'mine' can be used: 1 rows have no text or picture"),
     ],
 )
 def test_wrong_json_lines(tmp_path, pictures, rows, message):

@@ -5,10 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from kdhash.config import ConfigError
 from kdhash.data import TextFeatures, load_protocol
 from kdhash.data.prepare_pairs import prepare_pairs
 from kdhash.experiment.kdcmh_run import claims
@@ -61,14 +61,14 @@ def places(tmp_path_factory):
 def small(places, dataset="written"):
     config = load_config("kdcmh_flickr8k" if dataset == "written" else "kdcmh_wikipedia").unlock()
     config.data_dir, config.weights_dir = map(str, places)
-    config.dataset, config.bits, config.seeds = dataset, 16, (0, 1)
+    config.dataset, config.bits, config.seeds = dataset, 8, (0, 1)
     config.image_size = 8 if dataset == "written" else 0
     config.train, config.validation = 0, 60
     config.student.rows = ROWS
     for form in config.student.forms.values():
         if form.get("pairs"):
             form.pairs = 3000
-    config.schedule.epochs, config.schedule.checkpoint_every_epochs = 8.0, 8.0
+    config.schedule.epochs, config.schedule.checkpoint_every_epochs = 30.0, 30.0
     config.schedule.batch_size, config.schedule.learning_rate = 64, 5e-3
     config.teacher.image_hidden = config.teacher.text_hidden = 64
     config.student.image_hidden = config.student.text_hidden = 32
@@ -92,25 +92,14 @@ def finished_run(tmp_path_factory, places):
 def test_every_row_is_scored_both_ways_over_both_seeds(finished_run):
     results = results_of(finished_run[1])
     rows = {row["name"]: row for row in results["rows"]}
-    assert list(rows) == [
-        "teacher",
-        *ROWS,
-        "CCA-ITQ, teacher's features",
-        "CCA-ITQ, student's features",
-    ] or list(rows) == ["teacher", *ROWS]
+    fitted = ("CCA-ITQ, teacher's features", "CCA-ITQ, student's features")
+    assert list(rows) == ["teacher", *ROWS, *fitted]
     for name in ("teacher", *ROWS):
-        metrics = rows[name]["metrics"]
         assert rows[name]["seeds"] == [0, 1]
         for way in ("i2t", "t2i"):
-            assert metrics[f"{way} map@50"] > 0.12  # chance is 0.1
-            assert metrics[f"{way} map@all"] > 0.12
-            assert (
-                0
-                <= metrics[f"{way} recall@1"]
-                <= metrics[f"{way} recall@5"]
-                <= metrics[f"{way} recall@10"]
-                <= 1
-            )
+            assert rows[name]["metrics"][f"{way} map@50"] > 0.24  # random codes: 0.16 at most 0.2
+            assert rows[name]["metrics"][f"{way} map@all"] > 0.16  # random codes: 0.11
+            assert rows[name]["metrics"][f"{way} recall@10"] > 0.22  # random codes: 0.17
         assert rows[name]["deviation"]["i2t map@all"] > 0
         assert rows[name]["text_ms"] > 0
     assert len(results["claims"]) == 4
@@ -131,7 +120,9 @@ def test_split_and_text_encoder_are_kept_for_queries_to_come(finished_run):
     workdir = finished_run[0]
     protocol = load_protocol(workdir / "protocol")
     assert (len(protocol.query), len(protocol.validation), len(protocol.train)) == (60, 60, 280)
-    encoder = TextFeatures.load(workdir / "texts" / "student" / "encoder")
+    scales = safetensors.numpy.load_file(workdir / "inputs" / "student" / "scales.safetensors")
+    assert scales["image_mean"].shape == scales["image_deviation"].shape == (16,)
+    encoder = TextFeatures.load(workdir / "inputs" / "student" / "texts" / "encoder")
     seven, other = encoder.encode(["somebody wrote seven", "quite another matter"])
     assert np.linalg.norm(seven) == pytest.approx(1)
     assert not other.any()
@@ -140,10 +131,10 @@ def test_split_and_text_encoder_are_kept_for_queries_to_come(finished_run):
 def test_second_start_does_nothing_again(finished_run, places):
     workdir, report = finished_run
     before = results_of(report)
-    stamps = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")}
+    stamps = {path: path.stat().st_mtime_ns for path in workdir.rglob("model.safetensors")}
     assert len(stamps) == 2 * (1 + len(ROWS))
     run(small(places), workdir, command="the command")
-    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")} == stamps
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("model.safetensors")} == stamps
     assert results_of(report)["rows"] == before["rows"]
 
 
@@ -151,56 +142,38 @@ def test_ready_features_need_no_networks_and_no_words_and_pmap_gives_the_numbers
     found = {}
     for mapping, rows in (("jit", ("kdcmh", "jdsh")), ("pmap", ("kdcmh",))):
         config = small(places, "ready").unlock()
-        config.mapping, config.seeds, config.student.rows, config.bits = mapping, (0,), rows, 8
-        config.schedule.epochs, config.schedule.checkpoint_every_epochs = 4.0, 4.0
+        config.mapping, config.seeds, config.student.rows = mapping, (0,), rows
+        config.schedule.epochs, config.schedule.checkpoint_every_epochs = 20.0, 20.0
         results = results_of(run(config.lock(), tmp_path / mapping))
         found[mapping] = {row["name"]: row["metrics"] for row in results["rows"]}
-        assert set(found[mapping]) == {"teacher", *rows}  # and no CCA-ITQ: texts have 6 dimensions
+        assert set(found[mapping]) == {"teacher", *rows}  # and no CCA-ITQ: texts have 6 dimensions for 8 bits
         assert not (tmp_path / mapping / "report" / "text_to_image.png").exists()
     for name, metrics in found["pmap"].items():
         assert metrics == pytest.approx(found["jit"][name], abs=0.02)
-    assert found["jit"]["teacher"]["t2i map@50"] > 0.12  # chance is 0.1
+    assert found["jit"]["teacher"]["t2i map@50"] > 0.24
 
 
 def test_a_claim_holds_only_beyond_the_spread_of_seeds():
-    def row(name, score, spread):
-        keys = [f"{way} map@{k}" for way in ("i2t", "t2i") for k in ("50", "all")]
-        return {"name": name, "metrics": dict.fromkeys(keys, score), "deviation": dict.fromkeys(keys, spread)}
+    def row(name, *scores):
+        seeds = [
+            {f"{way} map@{k}": score for way in ("i2t", "t2i") for k in ("50", "all")} for score in scores
+        ]
+        mean = {key: float(np.mean([seed[key] for seed in seeds])) for key in seeds[0]}
+        return {"name": name, "metrics": mean, "by_seed": seeds}
 
-    found = claims(
-        [row("teacher", 0.7, 0.0), row("kdcmh", 0.6, 0.001), row("direct", 0.59, 0.02), row("ucch", 0.5, 0.0)]
-    )
-    assert [claim["holds"] for claim in found] == [False, True, False] * 2
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("evaluate.ks", (0,), "must hold 50"),
-        ("seeds", (), "different numbers"),
-        ("protocol", "holdout", "choose one of pairs"),
-        ("validation", 0, "hold out some hundreds"),
-        ("images.teacher.weights", "nowhere.pth", "no file"),
-        ("texts.student.words", 0, "vocabulary"),
-        ("texts.student.vectors", "no.npz", "no file"),
-        ("similarity.weights", (0.5, 0.5, 0.5), "sum to 1"),
-        ("student.rows", ("magic",), "choose from"),
-        ("student.forms.ucch.kind", "magic", "choose one of kdcmh"),
-        ("schedule.batch_size", 60, "8 devices do not divide"),
-        ("schedule.epochs", 0.0, "must be positive"),
-    ],
-)
-def test_bad_field_is_one_clear_line_before_any_work(tmp_path, places, field, value, message):
-    config = small(places)
-    *path, last = field.split(".")
-    part = config
-    for name in path:
-        part = part[name]
-    with part.unlocked(), part.ignore_type():
-        part[last] = value
-    with pytest.raises(ConfigError) as error:
-        run(config, tmp_path / "run")
-    assert message in str(error.value)
-    assert f"config.{field}" in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
-    assert not (tmp_path / "run").exists()
+    rows = [
+        row("teacher", 0.8, 0.8),
+        row("mine", 0.6, 0.602),
+        row("direct", 0.57, 0.61),
+        row("other", 0.5, 0.5),
+    ]
+    rows.append(row("CCA-ITQ", 0.59))
+    found = claims(rows, {"mine": "kdcmh", "direct": "fused", "other": "ucch"})
+    assert [claim["holds"] for claim in found] == [False, True] * 2
+    assert "CCA-ITQ 0.5900" in found[1]["measured"]  # the best of the others, whatever its kind
+    for one in rows:
+        one["by_seed"] = [{f"{way} recall@10": 0.2 for way in ("i2t", "t2i")}]
+        one["metrics"] = one["by_seed"][0]
+    (first, _) = claims(rows, {"mine": "kdcmh", "direct": "fused", "other": "ucch"})
+    assert first["claim"].endswith("recall@10")
+    assert "one seed" in first["measured"]
