@@ -99,29 +99,18 @@ def fit_fused_similarity(
     )
 
 
-def row_norms(
-    stats: FusedSimilarity, image: Float[Array, "batch image_width"], text: Float[Array, "batch text_width"]
-) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """|row| / sqrt(N) of S_image and of S_text, for items of features `image` and `text`."""
-    with jax.default_matmul_precision("highest"):
-        return _norms(stats, *_as_rows(stats, image, text), jnp)
-
-
 def fused_similarity(
     stats: FusedSimilarity,
     image: Float[Array, "batch image_width"],
     text: Float[Array, "batch text_width"],
-    *,
-    norms: tuple[Float[Array, " batch"], Float[Array, " batch"]] | None = None,
 ) -> Float[Array, "batch batch"]:
     """S of any items, training items or not, from their features: a S_image + b S_text + g (H + H^T) / 2.
 
-    For training items exactly the entries of the whole set's matrix. `norms` are their `row_norms`, which need not be
-    computed again for every batch. Source: JDSH (SIGIR 2020), with rows over the whole training set in place of the batch.
+    For training items exactly the entries of the whole set's matrix. Source: JDSH (SIGIR 2020), with rows over the whole training set in place of the batch.
     """
     image, text = _as_rows(stats, image, text)
     with jax.default_matmul_precision("highest"):
-        norm_image, norm_text = _norms(stats, image, text, jnp) if norms is None else norms
+        norm_image, norm_text = _norms(stats, image, text, jnp)
         level_image, level_text = _levels(stats, image, text)
         products = 4 * (image @ stats.cov_cross) @ text.T + level_image[:, None] * level_text
     across = products / (norm_image[:, None] * norm_text)
@@ -137,11 +126,10 @@ def weighted_similarity(
     l1: float = 0.1,
     l2: float = 0.2,
     mu: float = 1.4,
-    norms: tuple[Float[Array, " batch"], Float[Array, " batch"]] | None = None,
 ) -> Float[Array, "batch batch"]:
     """`fused_similarity` weighted beyond the fitted thresholds (`kdhash.losses.weigh_distribution`), clipped to [-1, 1]."""
     return weigh_distribution(
-        fused_similarity(stats, image, text, norms=norms),
+        fused_similarity(stats, image, text),
         left=stats.left,
         right=stats.right,
         lowest=stats.lowest,
@@ -193,7 +181,7 @@ def _levels(stats: FusedSimilarity, image: Any, text: Any) -> tuple[Any, Any]:
 
 
 def _norms(stats: FusedSimilarity, image: Any, text: Any, xp: ModuleType) -> tuple[Any, Any]:
-    """`row_norms` of rows of length 1, in NumPy or in JAX: roots of the mean squares, variance and squared mean."""
+    """|row| / sqrt(N) of S_image and of S_text, for rows of length 1, in NumPy or in JAX: roots of the mean squares."""
     level_image, level_text = _levels(stats, image, text)
     spread_image = 4 * ((image @ stats.cov_image) * image).sum(axis=1)
     spread_text = 4 * ((text @ stats.cov_text) * text).sum(axis=1)
