@@ -106,7 +106,8 @@ def fused_similarity(
 ) -> Float[Array, "batch batch"]:
     """S of any items, training items or not, from their features: a S_image + b S_text + g (H + H^T) / 2.
 
-    For training items exactly the entries of the whole set's matrix. Source: JDSH (SIGIR 2020), with rows over the whole training set in place of the batch.
+    For training items exactly the entries of the whole set's matrix. Source: JDSH (SIGIR 2020), with rows over the whole
+    training set in place of the batch.
     """
     image, text = _as_rows(stats, image, text)
     with jax.default_matmul_precision("highest"):
