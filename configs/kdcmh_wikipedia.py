@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
         "balance": 0.0,
     }
     # Both modalities' hash heads: width of a layer between features and bits, 0 for none.
-    config.teacher = ConfigDict({"image_hidden": 1024, "text_hidden": 1024, "intra": 0.3})
+    config.teacher = ConfigDict({"image_hidden": 512, "text_hidden": 512, "intra": 0.3})
     config.student = ConfigDict(
         {
             "image_hidden": 256,
@@ -73,7 +73,7 @@ def get_config() -> ConfigDict:
     )
     config.schedule = ConfigDict(
         {
-            "epochs": 100.0,
+            "epochs": 60.0,
             "batch_size": 128,
             "optimizer": "adamw",
             "learning_rate": 1e-3,
