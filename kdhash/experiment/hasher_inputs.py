@@ -43,6 +43,7 @@ def _features(run: Run, name: str) -> Inputs:
         image_size=config.image_size,
         classes=run.classes,
         dtype=config.features.dtype,
+        field=f"config.backbones.{name}",
     )
     plain, seconds = cached_views(run, teacher, run.dataset, ("original",))
     seen, more = cached_views(run, teacher, subset(run.dataset, run.protocol.train), views)

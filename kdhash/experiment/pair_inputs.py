@@ -54,6 +54,7 @@ def open_pair_inputs(run: Run, name: str) -> PairInputs:
             image_size=run.config.image_size,
             classes=None,
             dtype=run.config.features.dtype,
+            field=f"config.images.{name}",
         )
         found, seconds = cached_views(run, network, pairs, ("original",))
         run.seconds["features"] = run.seconds.get("features", 0.0) + seconds

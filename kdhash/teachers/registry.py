@@ -61,8 +61,10 @@ def load_teacher(
     image_size: int,
     classes: int | None,
     dtype: str = "float32",
+    field: str = "",
 ) -> Teacher:
-    """Builds the teacher `name` of a config entry, which holds 'weights' and any of the other FIELDS.
+    """Builds the teacher `name` of a config entry, which holds 'weights' and any of the other FIELDS. Errors name the entry
+    `field`, config.teachers.<name> where it is not given.
 
     A published network's file says all else itself. kdhash's own files need 'arch' and 'sizes', 'mean' and 'std';
     `image_size` and `classes`, those of the data set, are theirs (None: as many classes as the file has). A given
@@ -70,12 +72,13 @@ def load_teacher(
     computes in it; outputs are float32 all the same.
     Raises FileNotFoundError for a missing file, ValueError for weights that do not fit and for fields that make no sense.
     """
+    field = field or f"config.teachers.{name}"
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    source = _find(name, spec, FIELDS, weights_dir)
-    _check(name, spec)
-    network = _read(name, spec, source, image_size, classes)
-    wanted = _overridden(name, spec, network.preprocessing)
+    source = _find(field, spec, FIELDS, weights_dir)
+    _check(field, spec)
+    network = _read(field, spec, source, image_size, classes)
+    wanted = _overridden(field, spec, network.preprocessing)
     module = make_backbone(network.arch, classes=network.classes, dtype=jnp.dtype(dtype), **network.sizes)
 
     def apply(variables, pictures):
@@ -98,12 +101,16 @@ def load_teacher(
     )
 
 
-def load_text_teacher(name: str, spec: Mapping[str, Any], *, weights_dir: str | Path = "") -> TextTeacher:
-    """The text tower of a source, given as {'weights': ...} and, where it fits several, 'variant'.
+def load_text_teacher(
+    name: str, spec: Mapping[str, Any], *, weights_dir: str | Path = "", field: str = ""
+) -> TextTeacher:
+    """The text tower of a source, given as {'weights': ...} and, where it fits several, 'variant'. Errors name the entry
+    `field`, config.teachers.<name> where it is not given.
 
     Raises FileNotFoundError for a missing file, ValueError for weights that are no known text tower's.
     """
-    source = _find(name, spec, ("weights", "variant"), weights_dir)
+    field = field or f"config.teachers.{name}"
+    source = _find(field, spec, ("weights", "variant"), weights_dir)
     network = recognize(source, read_state(source), variant=spec.get("variant"), inputs="tokens")
     module = make_backbone(network.arch, **network.sizes)
 
@@ -122,27 +129,25 @@ def load_text_teacher(name: str, spec: Mapping[str, Any], *, weights_dir: str | 
     )
 
 
-def _find(name: str, spec: Mapping[str, Any], fields: tuple[str, ...], weights_dir: str | Path) -> Source:
+def _find(field: str, spec: Mapping[str, Any], fields: tuple[str, ...], weights_dir: str | Path) -> Source:
     unknown = sorted(set(spec) - set(fields))
     if unknown:
-        raise ValueError(f"config.teachers.{name} has {', '.join(unknown)}; it may have {', '.join(fields)}")
+        raise ValueError(f"{field} has {', '.join(unknown)}; it may have {', '.join(fields)}")
     weights = spec.get("weights")
     if not isinstance(weights, str) or not weights:
-        raise ValueError(
-            f"config.teachers.{name}.weights is {weights!r}; name a weight file or folder, or hf://owner/name"
-        )
+        raise ValueError(f"{field}.weights is {weights!r}; name a weight file or folder, or hf://owner/name")
     try:
         return find_source(weights, weights_dir)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"config.teachers.{name}.weights: {error}") from None
+        raise FileNotFoundError(f"{field}.weights: {error}") from None
 
 
-def _check(name: str, spec: Mapping[str, Any]) -> None:
+def _check(field: str, spec: Mapping[str, Any]) -> None:
     """Raises ValueError naming a field that makes no sense."""
 
     def need(field: str, good: bool, wanted: str) -> None:
         if not good:
-            raise ValueError(f"config.teachers.{name}.{field} is {spec.get(field)!r}; {wanted}")
+            raise ValueError(f"{field}.{field} is {spec.get(field)!r}; {wanted}")
 
     def numbers(value: Any) -> bool:
         return (
@@ -184,9 +189,7 @@ def _read(
     if not any(tensor.startswith("params/") for tensor in state):
         return recognize(source, state, arch=arch, sizes=plain, variant=spec.get("variant"))
     if arch is None or plain is None:
-        raise ValueError(
-            f"config.teachers.{name}: {source.path} is one of kdhash's own files, so give 'arch' and 'sizes'"
-        )
+        raise ValueError(f"{field}: {source.path} is one of kdhash's own files, so give 'arch' and 'sizes'")
     if classes is None and CLASSIFIER in state:
         classes = len(state[CLASSIFIER])
     module = make_backbone(arch, classes=classes, **plain)
@@ -198,7 +201,7 @@ def _read(
     return Network(arch, arch, plain, classes, None, "kdhash", Preprocessing(size=image_size), variables)
 
 
-def _overridden(name: str, spec: Mapping[str, Any], published: Preprocessing | None) -> Preprocessing:
+def _overridden(field: str, spec: Mapping[str, Any], published: Preprocessing | None) -> Preprocessing:
     """The preprocessing with what the config entry says instead."""
     changes: dict[str, Any] = {key: tuple(spec[key]) for key in ("mean", "std") if key in spec}
     if "interpolation" in spec:
@@ -208,7 +211,7 @@ def _overridden(name: str, spec: Mapping[str, Any], published: Preprocessing | N
     missing = {"mean", "std", "size"} - set(changes)
     if published is None and missing:
         raise ValueError(
-            f"config.teachers.{name}: nothing says what pictures these weights want; give mean, std and image_size"
+            f"{field}: nothing says what pictures these weights want; give mean, std and image_size"
         )
     return (published or Preprocessing())._replace(**changes)
 

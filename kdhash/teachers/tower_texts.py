@@ -23,7 +23,7 @@ class TowerTexts:
     """
 
     def __init__(self, name: str, spec: Mapping[str, Any], *, weights_dir: str | Path = ""):
-        self.tower = load_text_teacher(name, spec, weights_dir=weights_dir)
+        self.tower = load_text_teacher(name, spec, weights_dir=weights_dir, field=f"config.texts.{name}")
         weights = spec["weights"]
         folder = weights if weights.startswith("hf://") else find_source(weights, weights_dir).path
         self.tokenize = load_tokenizer(folder, length=self.tower.length)
