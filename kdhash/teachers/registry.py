@@ -142,12 +142,12 @@ def _find(field: str, spec: Mapping[str, Any], fields: tuple[str, ...], weights_
         raise FileNotFoundError(f"{field}.weights: {error}") from None
 
 
-def _check(field: str, spec: Mapping[str, Any]) -> None:
+def _check(entry: str, spec: Mapping[str, Any]) -> None:
     """Raises ValueError naming a field that makes no sense."""
 
     def need(field: str, good: bool, wanted: str) -> None:
         if not good:
-            raise ValueError(f"{field}.{field} is {spec.get(field)!r}; {wanted}")
+            raise ValueError(f"{entry}.{field} is {spec.get(field)!r}; {wanted}")
 
     def numbers(value: Any) -> bool:
         return (
@@ -180,7 +180,7 @@ def _count(variables: Any) -> int:
 
 
 def _read(
-    name: str, spec: Mapping[str, Any], source: Source, image_size: int, classes: int | None
+    field: str, spec: Mapping[str, Any], source: Source, image_size: int, classes: int | None
 ) -> Network:
     """The network of a source: one of kdhash's own, whose tensors are called 'params/...', or a published one."""
     state = read_state(source)
