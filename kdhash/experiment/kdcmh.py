@@ -65,7 +65,7 @@ def fit_similarity(
         run.say(
             f"{place}: mode {fitted.mode:.3f}, dissimilar below {fitted.left:.3f}, similar above {fitted.right:.3f}"
         )
-    run.seconds["similarity"] = run.seconds.get("similarity", 0.0) + notes["seconds"]
+    run.seconds[place] = notes["seconds"]
     with np.load(folder / "similarity.npz") as arrays:
         return FusedSimilarity(**{name: arrays[name].astype(np.float32) for name in FusedSimilarity._fields})
 
