@@ -26,7 +26,7 @@ STUDENT_ROWS = ("plain", "best_single", "fused")
 # Of fields and options of these names, wherever a KDCMH config has them.
 POSITIVE = ("k_left", "k_right", "mu", "scale", "temperature")
 WHOLE = ("pairs", "words", "image_hidden", "text_hidden")
-NOT_NEGATIVE = ("l1", "l2", "align", "intra", "quantization", "balance", *WHOLE)
+NOT_NEGATIVE = ("l1", "l2", "intra", "quantization", "balance", *WHOLE)
 # Where things lie, not what is computed: a workdir may be continued with other values of these.
 LOCATIONS = ("data_dir", "weights_dir", "cache_dir")
 

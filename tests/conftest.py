@@ -31,7 +31,7 @@ def pytest_sessionfinish():
         shutil.rmtree(COMPILED, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared() -> Path:
     """The folder of data, weights and oracle values that lies beside a checkout; see CONTRIBUTING.md."""
     if not SHARED.is_dir():
@@ -39,7 +39,7 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def oracle(shared):
     """`oracle('metrics')` -> dict of the arrays of shared/oracles/metrics.npz."""
 

@@ -1,16 +1,14 @@
 """A BRCD run: the order of its stages, what the paper claims, and the report."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 from kdhash.experiment.brcd import Hashed, Taught, teach, train_student, train_teacher
 from kdhash.experiment.brcd_scores import mask_study, score_features, score_hashers
 from kdhash.experiment.context import Run, seeded
-from kdhash.experiment.evaluate import retrieved
+from kdhash.experiment.evaluate import evaluated_once, retrieved
 from kdhash.experiment.hasher_inputs import Inputs, open_inputs
 from kdhash.experiment.train_row import curves_of
-from kdhash.experiment.workdir import begin, fingerprint, finish, finished
 from kdhash.report import table_text, write_report
 
 METRIC = "map@1000"
@@ -35,7 +33,12 @@ def run_brcd(this: Run, command: str) -> Path:
     run, first = seeded(this, config.seeds[0]), taughts[0]
     study = _margin_study(run, first, inputs["student"]) if config.student.margins else {}
     this.seconds["train"] = sum(one.trained.seconds for each in hashers.values() for one in each)
-    rows = _scored(this, run, hashers, inputs)
+    depends = {name: [(one.inputs, one.trained.seconds) for one in each] for name, each in hashers.items()}
+    rows = evaluated_once(
+        this,
+        [run.config.seed, depends],
+        lambda: score_hashers(this, hashers, inputs) + score_features(run, inputs),
+    )
     results = this.facts(f"BRCD on {config.dataset}, {config.bits} bits", command) | {
         "seeds": list(config.seeds),
         "class_names": list(this.dataset.class_names),
@@ -59,23 +62,6 @@ def run_brcd(this: Run, command: str) -> Path:
     this.say(table_text(results))
     this.say(f"report: {path}")
     return path
-
-
-def _scored(
-    this: Run, first: Run, hashers: dict[str, list[Hashed]], inputs: dict[str, Inputs]
-) -> list[dict[str, Any]]:
-    """The stage `evaluate`: rows of all hashers, and of what is fitted to the features with the first seed."""
-    trained = {name: [(one.inputs, one.trained.seconds) for one in each] for name, each in hashers.items()}
-    depends = fingerprint(this.identity(), this.config.evaluate, this.config.bits, first.config.seed, trained)
-    folder = this.workdir / "evaluate"
-    notes = finished(folder, depends)
-    if notes is None:
-        begin(folder, depends)
-        start = time.perf_counter()
-        rows = score_hashers(this, hashers, inputs) + score_features(first, inputs)
-        notes = finish(folder, depends, {"rows": rows, "seconds": time.perf_counter() - start})
-    this.seconds["evaluate"] = notes["seconds"]
-    return notes["rows"]
 
 
 def _margin_study(run: Run, taught: Taught, inputs: Inputs) -> dict[str, list[float]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdhash.experiment.brcd import Hashed, Taught, cluster_masks
 from kdhash.experiment.context import Run
-from kdhash.experiment.evaluate import milliseconds_an_image, parameter_count
+from kdhash.experiment.evaluate import milliseconds_an_image, over_seeds, parameter_count
 from kdhash.experiment.hasher_inputs import Inputs
 from kdhash.methods.fitted import fit_itq, fit_lsh, fit_pca
 from kdhash.methods.spectral import fit_spectral
@@ -43,17 +43,12 @@ def score_hashers(
         encode_ms = frozen_ms.get(kind) or milliseconds_an_image(
             run, jax.jit(trained[0].method.encode), variables
         )
-        measured = [key for key in scores[0] if len(scores) > 1]
         rows.append(
             {
                 "group": kind,
                 "name": name,
-                "metrics": {key: float(np.mean([score[key] for score in scores])) for key in scores[0]},
-                "deviation": {
-                    key: float(np.std([score[key] for score in scores], ddof=1)) for key in measured
-                },
                 "seeds": [one.seed for one in trained],
-                "by_seed": scores,
+                **over_seeds(scores),
                 "encode_ms": encode_ms,
                 "parameters": parameter_count(variables) + (frozen.parameters if frozen else 0),
                 "seconds": float(np.mean([one.trained.seconds for one in trained])),

@@ -203,6 +203,33 @@ def _student_ms(run: Run, student: Student) -> float:
     return milliseconds_an_image(run, jax.jit(student.method.encode), student.trained.variables)
 
 
+def over_seeds(scores: list[dict[str, float]]) -> dict[str, Any]:
+    """'metrics' and 'deviation' of the scores of one row, each seed's a dict, and those themselves; one seed deviates by nothing
+    that could be told."""
+    deviating = [key for key in scores[0] if len(scores) > 1]
+    return {
+        "metrics": {key: float(np.mean([score[key] for score in scores])) for key in scores[0]},
+        "deviation": {key: float(np.std([score[key] for score in scores], ddof=1)) for key in deviating},
+        "by_seed": scores,
+    }
+
+
+def evaluated_once(
+    run: Run, depends: list[Any], score: Callable[[], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The rows that `score` gives, or gave in an earlier start on the same `depends`: in workdir/evaluate."""
+    inputs = fingerprint(run.identity(), run.config.evaluate, run.config.bits, *depends)
+    folder = run.workdir / "evaluate"
+    notes = finished(folder, inputs)
+    if notes is None:
+        begin(folder, inputs)
+        start = time.perf_counter()
+        rows = score()
+        notes = finish(folder, inputs, {"rows": rows, "seconds": time.perf_counter() - start})
+    run.seconds["evaluate"] = notes["seconds"]
+    return notes["rows"]
+
+
 def milliseconds_an_image(run: Run, apply: Callable, variables: Any) -> float:
     """Milliseconds an image, pictures in host memory to outputs on the device; the best of ten full batches."""
     size = run.config.features.batch_size

@@ -17,7 +17,7 @@ from kdhash.experiment.workdir import begin, fingerprint, finish, finished
 from kdhash.methods.fused_similarity import FusedSimilarity, fit_fused_similarity, similarity_threshold
 from kdhash.methods.kdcmh import FITTED, GROWING, OBJECTIVES, two_towers
 from kdhash.models.two_towers import TwoTowers
-from kdhash.retrieval import instance_recall, mean_average_precision, pack_codes
+from kdhash.retrieval import instance_recall, mean_average_precision, pack_codes, unpack_codes
 from kdhash.training.mapping import make_encode
 
 VALIDATION_K = 50
@@ -88,16 +88,13 @@ def train_pair_student(
     data: dict[str, np.ndarray] = {}
     depends: list[Any] = []
     if form["kind"] == "kdcmh":
-        data = {"image_code": _signs(run, teacher.image), "text_code": _signs(run, teacher.text)}
+        train = run.protocol.train
+        codes = {"image_code": teacher.image, "text_code": teacher.text}
+        data = {name: unpack_codes(packed[train]).astype(np.float32) for name, packed in codes.items()}
         depends = [teacher.identity]
     if form["kind"] == "jdsh":  # its own shares, and thresholds fitted to them
         similarity = fit_similarity(run, teacher.inputs, tuple(form["weights"]), f"similarity_{name}")
     return _train(run, name, run.config.student, form, similarity, inputs, teacher.inputs, data, depends)
-
-
-def _signs(run: Run, packed: np.ndarray) -> np.ndarray:
-    """Codes of -1 and +1 [training rows, bits]."""
-    return 2.0 * np.unpackbits(packed[run.protocol.train], axis=1).astype(np.float32) - 1
 
 
 def _objective(

@@ -1,17 +1,16 @@
 """A KDCMH run: the order of its stages, what the paper claims, and the report."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdhash.experiment.context import Run, seeded
+from kdhash.experiment.evaluate import evaluated_once
 from kdhash.experiment.kdcmh import PairHashed, fit_similarity, train_pair_student, train_pair_teacher
 from kdhash.experiment.kdcmh_scores import score_pairs, shown
-from kdhash.experiment.pair_inputs import PairInputs, open_pair_inputs
+from kdhash.experiment.pair_inputs import open_pair_inputs
 from kdhash.experiment.train_row import curves_of
-from kdhash.experiment.workdir import begin, fingerprint, finish, finished
 from kdhash.report import table_text, write_report
 
 
@@ -29,7 +28,10 @@ def run_kdcmh(this: Run, command: str) -> Path:
             student = train_pair_student(run, name, similarity, teacher, inputs["student"])
             hashers.setdefault(name, []).append(student)
     this.seconds["train"] = sum(one.trained.seconds for each in hashers.values() for one in each)
-    rows = _scored(this, hashers, inputs)
+    depends = [
+        {name: [(one.identity, one.trained.seconds) for one in each] for name, each in hashers.items()}
+    ]
+    rows = evaluated_once(this, depends, lambda: score_pairs(this, hashers, inputs))
     results = this.facts(f"KDCMH on {config.dataset}, {config.bits} bits", command) | {
         "seeds": list(config.seeds),
         "rows": rows,
@@ -46,23 +48,6 @@ def run_kdcmh(this: Run, command: str) -> Path:
     this.say(table_text(results))
     this.say(f"report: {path}")
     return path
-
-
-def _scored(
-    this: Run, hashers: dict[str, list[PairHashed]], inputs: dict[str, PairInputs]
-) -> list[dict[str, Any]]:
-    """The stage `evaluate`, in workdir/evaluate."""
-    trained = {name: [(one.identity, one.trained.seconds) for one in each] for name, each in hashers.items()}
-    depends = fingerprint(this.identity(), this.config.evaluate, this.config.bits, trained)
-    folder = this.workdir / "evaluate"
-    notes = finished(folder, depends)
-    if notes is None:
-        begin(folder, depends)
-        start = time.perf_counter()
-        rows = score_pairs(this, hashers, inputs)
-        notes = finish(folder, depends, {"rows": rows, "seconds": time.perf_counter() - start})
-    this.seconds["evaluate"] = notes["seconds"]
-    return notes["rows"]
 
 
 def claims(rows: list[dict[str, Any]], kinds: dict[str, str]) -> list[dict[str, Any]]:

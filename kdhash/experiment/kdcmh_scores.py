@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from kdhash.experiment.context import Run
-from kdhash.experiment.evaluate import milliseconds_an_image, parameter_count
+from kdhash.experiment.evaluate import milliseconds_an_image, over_seeds, parameter_count
 from kdhash.experiment.kdcmh import PairHashed
 from kdhash.experiment.pair_inputs import PairInputs
 from kdhash.methods.cca import fit_cca_itq
@@ -30,18 +30,13 @@ def score_pairs(
         for one in trained:
             codes = {"image": one.image, "text": one.text}
             scores.append(_scores(run, codes, one.captions) | {"validation": one.trained.validation})
-        measured = [key for key in scores[0] if len(scores) > 1]
         network = inputs[kind].network
         rows.append(
             {
                 "group": kind,
                 "name": name,
-                "metrics": {key: float(np.mean([score[key] for score in scores])) for key in scores[0]},
-                "deviation": {
-                    key: float(np.std([score[key] for score in scores], ddof=1)) for key in measured
-                },
                 "seeds": [one.seed for one in trained],
-                "by_seed": scores,
+                **over_seeds(scores),
                 **costs[kind],
                 "parameters": parameter_count(trained[0].trained.variables)
                 + (network.parameters if network else 0),

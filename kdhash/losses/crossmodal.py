@@ -216,17 +216,15 @@ def kdcmh_teacher_loss(
     text_codes: Float[Array, "batch bits"],
     affinity: Float[Array, "batch batch"],
     *,
-    align: float = 1.0,
     intra: float = 0.1,
 ) -> tuple[Float[Array, ""], Terms]:
-    """mean((cos(I, T) - S)^2), minus `align` times the mean cosine of pairs, and `intra` times the squared error within each
-    modality.
+    """mean((cos(I, T) - S)^2), minus the mean cosine of pairs, and `intra` times the squared error within each modality.
 
     Source: METHODS section 2 (our reconstruction of KDCMH, Li and Wang, ICMR 2021, after JDSH).
     """
     terms = {
         "cross": squared_error(cosine_matrix(image_codes, text_codes), affinity),
-        "pairs": -align * jnp.mean(cosine(image_codes, text_codes)),
+        "pairs": -jnp.mean(cosine(image_codes, text_codes)),
         **_within(image_codes, text_codes, affinity, affinity, intra),
     }
     return _sum(terms), terms

@@ -68,7 +68,6 @@ def fused(
     l1: float = 0.1,
     l2: float = 0.2,
     mu: float = 1.4,
-    align: float = 1.0,
     intra: float = 0.1,
 ) -> Objective:
     """The teacher's objective: the fused, distribution-weighted similarity over all training pairs."""
@@ -76,7 +75,7 @@ def fused(
     def objective(image, text, batch):
         seen = batch["image_seen"], batch["text_seen"]
         affinity = weighted_similarity(similarity, *seen, l1=l1, l2=l2, mu=mu)
-        return kdcmh_teacher_loss(image, text, affinity, align=align, intra=intra)
+        return kdcmh_teacher_loss(image, text, affinity, intra=intra)
 
     return objective
 

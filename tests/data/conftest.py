@@ -57,12 +57,12 @@ def write_random_dataset(
     return by_id
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def write_random():
     return write_random_dataset
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """(data_dir, {id: picture}) of a data set 'tiny': 30 train, 12 test pictures, 8 x 8, 3 classes."""
     data_dir = tmp_path_factory.mktemp("data")

@@ -149,7 +149,7 @@ def test_ready_features_need_no_networks_and_no_words_and_pmap_gives_the_numbers
         assert set(found[mapping]) == {"teacher", *rows}  # and no CCA-ITQ: texts have 6 dimensions for 8 bits
         assert not (tmp_path / mapping / "report" / "text_to_image.png").exists()
     for name, metrics in found["pmap"].items():
-        assert metrics == pytest.approx(found["jit"][name], abs=0.02)
+        assert metrics == pytest.approx(found["jit"][name], abs=1e-3)  # a bit or two on the edge may turn
     assert found["jit"]["teacher"]["t2i map@50"] > 0.24
 
 

@@ -192,7 +192,6 @@ def test_what_may_be(places):
         put(config, f"texts.{name}.vectors", "some.npz")
     put(config, "student.forms.kdcmh.scale", None)
     put(config, "teacher.image_hidden", 0)
-    put(config, "student.forms.direct.align", 0.5)
     check_config(config, devices=8)
     for shipped in ("kdcmh_flickr8k", "kdcmh_wikipedia"):
         check_config(load_config(shipped), devices=8)
