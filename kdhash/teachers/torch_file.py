@@ -62,6 +62,7 @@ NOT_READABLE = (
     lzma.LZMAError,
     RuntimeError,  # an encrypted or unknown compression of a zip member
 )
+LONGEST_REASON = 300
 DAMAGED = (TypeError, ValueError, AttributeError, OverflowError, MemoryError, RecursionError)
 
 
@@ -97,11 +98,15 @@ def read_torch_file(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str, 
         except TorchFileError as error:
             raise TorchFileError(f"{path}: {error}") from None
         except NOT_READABLE as error:
-            raise TorchFileError(
-                f"{path}: not a readable PyTorch file ({type(error).__name__}: {error})"
-            ) from None
+            raise TorchFileError(f"{path}: not a readable PyTorch file ({_reason(error)})") from None
         except DAMAGED as error:
-            raise TorchFileError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+            raise TorchFileError(f"{path}: damaged ({_reason(error)})") from None
+
+
+def _reason(error: BaseException) -> str:
+    """What a reader beneath said, of which zipfile may quote the whole file."""
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + " ..."
 
 
 def _read(stream: BinaryIO, max_bytes: int, file_bytes: int) -> dict[str, np.ndarray]:
