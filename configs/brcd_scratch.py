@@ -3,7 +3,7 @@
     python -m kdhash.main --config configs/brcd_scratch.py --workdir runs/brcd_scratch --config.data_dir=data
 
 Needs data_dir/cifar10 (python -m kdhash prepare cifar10). Small networks and few epochs, for a CPU; where an accelerator is
-at hand, give the teacher {"arch": "resnet_cifar", "sizes": {"depth": 56}}, hundreds of epochs and batches of 512.
+at hand, take configs/brcd_scratch_full.py.
 """
 
 from ml_collections import ConfigDict
