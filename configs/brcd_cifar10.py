@@ -104,7 +104,7 @@ def get_config() -> ConfigDict:
                 "brcd_no_mask",
                 "brcd_no_removal",
                 "brcd_no_offset",
-                "brcd_anchor_only",
+                "brcd_alpha_1",
             ),
             "forms": {
                 "none": {"kind": "none"},
@@ -119,7 +119,7 @@ def get_config() -> ConfigDict:
                 "brcd_no_mask": right | {"mask": "none"},
                 "brcd_no_removal": right | {"remove_false_negatives": False},
                 "brcd_no_offset": right | {"offset_positives": False},
-                "brcd_anchor_only": right | {"alpha": 1.0},
+                "brcd_alpha_1": right | {"alpha": 1.0},
             },
             # The study of masks: the student 'brcd' of the first seed with each of these margins; () for none.
             "margins": (0.1, 0.3, 0.5, 0.7, 0.9),

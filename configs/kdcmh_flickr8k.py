@@ -25,6 +25,13 @@ def get_config() -> ConfigDict:
     # Data and protocol: see the README. Epochs are chosen on validation pairs.
     config.dataset = "flickr8k_128"
     config.image_size = 128
+    # What is to be said with every number of a data set, by its name.
+    config.labels_note = ConfigDict(
+        {
+            "flickr8k_128": "The labels come from the captions: twelve tags, each given where two or more of a picture's five "
+            "captions have one of its words. So texts know more of them than pictures do, and every mAP says so."
+        }
+    )
     config.protocol = "pairs"
     config.protocol_seed = 0
     config.train = 5000  # of the database; 0 for all that is not validation

@@ -2,7 +2,7 @@
 
     python -m kdhash.main --config configs/kdcmh_wikipedia.py --workdir runs/wikipedia --config.data_dir=data
 
-Needs data_dir/wikipedia2010.npz: pictures are 128 counts of visual words, texts are shares of 10 topics. A few seconds.
+Needs data_dir/wikipedia2010.npz: pictures are 128 counts of visual words, texts are shares of 10 topics. WIKITIME
 """
 
 from ml_collections import ConfigDict

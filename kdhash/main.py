@@ -1,6 +1,6 @@
 """The main job: python -m kdhash.main --config configs/dmth_cifar10.py --workdir runs/dmth [--config.bits=32 ...]
 
-Parses and calls; the stages are in kdhash/experiment/run.py.
+Parses and calls; the stages are in kdhash/experiment/run.py. One host needs no more; several: docs/launch.md.
 """
 
 import os
@@ -10,7 +10,9 @@ import sys
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
+
+from kdhash import processes, stopping
 
 QUOTES = "'\""
 
@@ -18,27 +20,66 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, such as configs/dmth_cifar10.py.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything the run writes; the same one resumes.")
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    processes.MODES,
+    "Whether this is one of several processes. auto: with --coordinator, and under Slurm, Open MPI and GKE's TPU slices; "
+    "on: asks JAX for the others, as on a TPU VM.",
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, the same for all.")
+_COUNT = flags.DEFINE_integer("process_count", None, "With --coordinator: how many processes there are.")
+_INDEX = flags.DEFINE_integer("process_index", None, "With --coordinator: which one this is, from 0.")
+_CONNECT = flags.DEFINE_integer("connect_timeout", 300, "Seconds to wait for all processes to come.")
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_timeout", 100, "Seconds after which a process that is gone ends the others, at the latest."
+)
+_GRACE = flags.DEFINE_float("grace_seconds", 20, "After SIGTERM: seconds to save and leave.")
+_STOPPED = flags.DEFINE_integer("stopped_exit_code", 0, "Exit code after SIGTERM.")
 
 
 def main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        return _fail(f"unexpected argument {argv[1]!r}; every option starts with --")
+    try:
+        return _main(_CONFIG.value, _WORKDIR.value or "")
+    except BaseException:
+        if not _several():
+            raise
+        logging.exception("%s", _name())
+        return _leave(1)
+
+
+def _main(config: ConfigDict, workdir: str) -> int:
     from kdhash.config import ConfigError  # after the flags: a wrong one need not wait for imports
     from kdhash.experiment.run import run
     from kdhash.training.loop import TrainingFailed
 
-    if len(argv) > 1:
-        return _fail(f"unexpected argument {argv[1]!r}; every option starts with --")
-    config, workdir = _CONFIG.value, _WORKDIR.value or ""
-    if config.host_devices > 1:
-        # A host device that waits for the others in a collective holds a thread of XLA's pool, which has one a core:
-        # with fewer threads than devices the last one may never get to run, and XLA aborts.
-        os.environ.setdefault("PJRT_NPROC", str(2 * config.host_devices))
-        # Several host devices share the work of a CPU's cores better than one does; other platforms ignore this.
-        jax.config.update("jax_num_cpu_devices", config.host_devices)
+    _set_up_cpu(config)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every rename
-    command = "python -m kdhash.main " + shlex.join(sys.argv[1:])
     try:
-        run(config, workdir, command=command)
-    except (ConfigError, TrainingFailed, FileNotFoundError) as error:
+        processes.start(
+            _DISTRIBUTED.value,
+            coordinator=_COORDINATOR.value,
+            count=_COUNT.value,
+            index=_INDEX.value,
+            connect_timeout=_CONNECT.value,
+            heartbeat_timeout=_HEARTBEAT.value,
+        )
+        stopping.listen(_GRACE.value, _STOPPED.value)
+        run(config, workdir, command="python -m kdhash.main " + shlex.join(sys.argv[1:]))
+    except stopping.Stopped as stopped:
+        return _stop(str(stopped))
+    except jax.errors.JaxRuntimeError as error:
+        if not _several():
+            raise
+        if stopping.asked():
+            return _stop("another process left first; the last checkpoint is kept")
+        return _fail(
+            f"another process of this run is gone, or its machine is out of reach ({str(error).splitlines()[0]}). Start all "
+            "again with the same --workdir: the run goes on from its last checkpoint, also with fewer or more processes"
+        )
+    except (ConfigError, TrainingFailed, processes.Elsewhere, FileNotFoundError, ConnectionError) as error:
         return _fail(str(error))
     except (
         ValueError,
@@ -50,9 +91,41 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _set_up_cpu(config: ConfigDict) -> None:
+    if config.host_devices > 1:
+        # A host device that waits for the others in a collective holds a thread of XLA's pool, which has one a core:
+        # with fewer threads than devices the last one may never get to run, and XLA aborts.
+        os.environ.setdefault("PJRT_NPROC", str(2 * config.host_devices))
+        # Several host devices share the work of a CPU's cores better than one does; other platforms ignore this.
+        jax.config.update("jax_num_cpu_devices", config.host_devices)
+
+
+def _stop(what: str) -> int:
+    if not _several() or processes.first():
+        print(f"kdhash: SIGTERM: {what}. The same command goes on from there", file=sys.stderr, flush=True)
+    if _several():
+        jax.distributed.shutdown()  # waits for the others, which stop too; without process 0 they would be ended
+    return _leave(_STOPPED.value)
+
+
 def _fail(message: str) -> int:
-    print(f"kdhash: {message}", file=sys.stderr)
-    return 2
+    print(f"{_name()}: {message}", file=sys.stderr)
+    return _leave(2)
+
+
+def _leave(code: int) -> int:
+    """The code; of several processes, none waits for the others, which may be waiting for it."""
+    if _several():
+        processes.leave(code)
+    return code
+
+
+def _several() -> bool:
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _name() -> str:
+    return f"kdhash, process {jax.process_index()} of {jax.process_count()}" if _several() else "kdhash"
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -17,6 +17,15 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000"
 def decode_picture(data: bytes | Path, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
     """Encoded bytes, or a file, of one of `FORMATS` -> uint8 RGB [h, w, 3]; `size` x `size` where given.
 
+    Raises as `open_rgb` does.
+    """
+    rgb = open_rgb(data)
+    return np.asarray(rgb if size is None else fit_square(rgb, size))
+
+
+def open_rgb(data: bytes | Path) -> Image.Image:
+    """Encoded bytes, or a file, of one of `FORMATS` -> upright 8-bit RGB of the size that it has.
+
     Of an animation the first frame is taken. Raises ValueError (or an OSError of Pillow) where the bytes are
     no picture, are cut off, claim more than 64 million pixels, or have a mode without an agreed 8-bit
     meaning.
@@ -26,8 +35,7 @@ def decode_picture(data: bytes | Path, size: int | None = None) -> UInt8[np.ndar
         if picture.width * picture.height > MAX_PIXELS:
             raise ValueError(f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}")
         picture.load()
-        rgb = to_rgb(picture)
-    return np.asarray(rgb if size is None else fit_square(rgb, size))
+        return to_rgb(picture)
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def prepare_pairs(
     - one of text, texts, caption, captions: a text, or a list of them (in CSV written as a JSON list);
     - labels (optional): a list of names, or names divided by ';';  id (optional): the image path where not given;
     - split (optional, in all rows or none): 'query' (or 'test') and 'database' (or 'train') suit the protocol
-      'pairs'. Where not given, a share `query_share` of the rows, drawn by a hash of seed and id, is 'query'.
+      'pairs'. Where not given, a share `query_share` of the rows, drawn by a hash of seed and id among those
+      whose picture can be read, is 'query'.
 
     Pictures become `size` x `size` (shorter side resized, centre cut), stored losslessly. Rows without text or
     picture ('image' null or blank), or whose picture is missing or damaged, are left out, and listed in the report and in
@@ -102,9 +104,16 @@ def prepare_pairs(
         )
     queries: set[str] = set()
     if without:
-        ids = [row.identity for row in pictured if row.texts]
-        count = min(max(1, round(query_share * len(ids))), len(ids) - 1)
-        queries = {ids[place] for place in hash_order(ids, f"{seed}/query")[: max(count, 0)]}
+        usable = [row for row in pictured if row.texts]
+        count = min(max(1, round(query_share * len(usable))), len(usable) - 1)
+        for place in hash_order([row.identity for row in usable], f"{seed}/query"):
+            if len(queries) >= count:
+                break
+            row = usable[place]
+            with _no_warnings():
+                readable = bool(_to_png(root / row.image, size)[0])
+            if readable:
+                queries.add(row.identity)
     label_names = tuple(sorted({label for row in raw for label in row.labels}))
     numbers = {label: number for number, label in enumerate(label_names)}
     skipped = [
@@ -171,10 +180,7 @@ def write_pairs(
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(members), PORTION):
                 portion = members[start : start + PORTION]
-                with warnings.catch_warnings():
-                    # such pictures are refused by name, and doubtful metadata is passed over
-                    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                    warnings.simplefilter("ignore", UserWarning)
+                with _no_warnings():
                     encoded = list(pool.map(lambda row: _to_png(row.image, size), portion))
                 for row, (png, reason) in zip(portion, encoded, strict=True):
                     if not png:
@@ -212,6 +218,15 @@ def write_pairs(
         temporary.write_text("\n".join(lines) + "\n", "utf-8", "backslashreplace")
         os.replace(temporary, listing)
     return PairReport(folder, tuple(label_names), counts, tuple(left_out), listing if left_out else None)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Of Pillow: too large pictures are refused by name, and doubtful metadata is passed over."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _to_png(path: Path, size: int) -> tuple[bytes, str]:

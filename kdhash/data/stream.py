@@ -122,7 +122,7 @@ def _open_files(root: Path, on_error: str) -> PictureStream:
     # one long text and the place of each name in it: a tenth of what a list of paths takes
     text, ends = bytearray(), [0]
     digest = hashlib.sha256(b"files")
-    for path in _names(root, ""):
+    for path in picture_names(root):
         encoded = os.fsencode(path)
         with open(root / path, "rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
@@ -144,15 +144,15 @@ def _open_files(root: Path, on_error: str) -> PictureStream:
     )
 
 
-def _names(folder: Path, prefix: str) -> Iterator[str]:
-    """Names of the picture files below `folder`, one folder's at a time."""
+def picture_names(folder: Path, prefix: str = "") -> Iterator[str]:
+    """Names of the picture files below `folder`, in order, `prefix` before each; see `open_pictures`."""
     with os.scandir(folder) as found:
         entries = sorted(
             (entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name
         )
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):  # a link may lead round in circles
-            yield from _names(folder / entry.name, f"{prefix}{entry.name}/")
+            yield from picture_names(folder / entry.name, f"{prefix}{entry.name}/")
         elif entry.is_file() and os.path.splitext(entry.name)[1].lower() in SUFFIXES:
             yield prefix + entry.name
 

@@ -19,6 +19,7 @@ from kdhash.methods.clusters import Clusters, choose_count, cluster_codes
 from kdhash.methods.interface import Method
 from kdhash.methods.unsupervised import BASES
 from kdhash.models.hasher import Hasher
+from kdhash.processes import appear, by_first
 from kdhash.retrieval import mean_average_precision, pack_codes
 from kdhash.training.mapping import AXIS, make_encode
 
@@ -66,8 +67,11 @@ def teach(run: Run, teacher: Hashed, inputs: Inputs) -> Taught:
     features = (
         np.stack([inputs.view(number, places) for number in numbers], axis=1) if inputs.frozen else None
     )
-    notes = finished(folder, depends)
-    if notes is None:
+
+    def work() -> dict[str, Any]:
+        notes = finished(folder, depends)
+        if notes is not None:
+            return notes
         begin(folder, depends)
         choice, count = None, config.count
         if not count:
@@ -75,8 +79,10 @@ def teach(run: Run, teacher: Hashed, inputs: Inputs) -> Taught:
             count = choice["elbow"]
         found = cluster_codes(codes, count, seed=run.config.seed, starts=config.starts)
         np.savez(folder / "clusters.npz", centers=found.centers, members=found.members)
-        notes = finish(folder, depends, {"inertia": found.inertia, "choice": choice})
-    with np.load(folder / "clusters.npz") as arrays:
+        return finish(folder, depends, {"inertia": found.inertia, "choice": choice})
+
+    notes = by_first(work)
+    with np.load(appear(folder / "clusters.npz")) as arrays:
         clusters = Clusters(arrays["centers"], arrays["members"], notes["inertia"])
     return Taught(teacher, codes, np.stack(view_codes, axis=1), features, clusters, notes["choice"])
 
@@ -156,7 +162,9 @@ def _train(
         database = np.setdiff1d(protocol.database, query)
         labels = run.dataset.labels
         codes = packed(variables, query), packed(variables, database)
-        return mean_average_precision(*codes, labels[query], labels[database], VALIDATION_K)
+        return run.by_first(
+            lambda: mean_average_precision(*codes, labels[query], labels[database], VALIDATION_K)
+        )
 
     choose = choose_views(config.features.contrast_views)
     one = fetch(protocol.train[:1])

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from kdhash.experiment.brcd import Hashed, Taught, teach, train_student, train_teacher
+from kdhash.experiment.brcd import Hashed, Taught, cluster_masks, teach, train_student, train_teacher
 from kdhash.experiment.brcd_scores import mask_study, score_features, score_hashers
 from kdhash.experiment.context import Run, seeded
 from kdhash.experiment.evaluate import evaluated_once, retrieved
 from kdhash.experiment.hasher_inputs import Inputs, open_inputs
 from kdhash.experiment.train_row import curves_of
+from kdhash.processes import by_first
 from kdhash.report import table_text, write_report
 
 METRIC = "map@1000"
@@ -39,40 +40,52 @@ def run_brcd(this: Run, command: str) -> Path:
         [run.config.seed, depends],
         lambda: score_hashers(this, hashers, inputs) + score_features(run, inputs),
     )
-    results = this.facts(f"BRCD on {config.dataset}, {config.bits} bits", command) | {
-        "seeds": list(config.seeds),
-        "class_names": list(this.dataset.class_names),
-        "rows": rows,
-        "claims": claims(rows),
-        "clusters": {"count": len(first.clusters.centers), "choice": first.choice},
-        "margins": study,
-    }
-    arrays = {
-        "clusters": first.choice,
-        "masks": mask_study(first) | study,
-        "training": {
-            name: curves_of(this.workdir / f"seed{run.config.seed}" / name)
-            for name in ("teacher", *config.student.rows)
-        },
-        "retrieval_grid": [
-            retrieved(run, name, hashers[name][0].packed) for name in ("none", "brcd") if name in hashers
-        ],
-    }
-    path = write_report(results, arrays, this.workdir / "report")
-    this.say(table_text(results))
-    this.say(f"report: {path}")
-    return path
+
+    def report() -> str:
+        results = this.facts(f"BRCD on {config.dataset}, {config.bits} bits", command) | {
+            "seeds": list(config.seeds),
+            "class_names": list(this.dataset.class_names),
+            "rows": rows,
+            "claims": claims(rows),
+            "clusters": {"count": len(first.clusters.centers), "choice": first.choice},
+            "margins": study | {"seed": run.config.seed} if study else {},
+        }
+        arrays = {
+            "clusters": first.choice,
+            "masks": mask_study(first) | study,
+            "training": {
+                name: curves_of(this.workdir / f"seed{run.config.seed}" / name)
+                for name in ("teacher", *config.student.rows)
+            },
+            "retrieval_grid": [
+                retrieved(run, name, hashers[name][0].packed) for name in ("none", "brcd") if name in hashers
+            ],
+        }
+        path = write_report(results, arrays, this.workdir / "report")
+        this.say(table_text(results))
+        this.say(f"report: {path}")
+        return str(path)
+
+    return Path(by_first(report))
 
 
 def _margin_study(run: Run, taught: Taught, inputs: Inputs) -> dict[str, list[float]]:
-    """What the margin of the masks does to validation scores of the first seed's student 'brcd'."""
-    scores = []
+    """What the margin of the masks does to validation scores of the first seed's student 'brcd', and the share of bits kept, mean
+    of the clusters."""
+    kept, scores = [], []
     for margin in run.config.student.margins:
         form = run.config.student.forms.brcd.copy_and_resolve_references()
         form.margin = margin
         student = train_student(run, f"brcd_margin_{margin}", form, taught, inputs)
         scores.append(student.trained.validation)
-    return {"study_margins": list(run.config.student.margins), "study_validation": scores}
+        masks = cluster_masks(taught, "intended", margin)
+        assert masks is not None
+        kept.append(float(masks.mean()))
+    return {
+        "study_margins": list(run.config.student.margins),
+        "study_kept": kept,
+        "study_validation": scores,
+    }
 
 
 def claims(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,6 +14,9 @@ from ml_collections import ConfigDict
 
 import kdhash
 from kdhash.data import Protocol
+from kdhash.experiment.workdir import write_json
+from kdhash.processes import by_first, first, share_of
+from kdhash.teachers.registry import save_variables
 from kdhash.training.mapping import data_mesh
 
 
@@ -41,16 +44,20 @@ class Run:
         return {"image": jax.ShapeDtypeStruct((1, *self.dataset.images.image_shape), jnp.float32)}
 
     def identity(self) -> dict[str, Any]:
-        """What every trained thing depends on."""
+        """What every trained thing depends on. Devices are not among it: their number and kind change the last digits only."""
         return {
             "kdhash": kdhash.__version__,  # to be raised with every change that moves numbers
             "dataset": self.dataset.fingerprint,
             "protocol": self.protocol.checksum,
             "seed": self.config.seed,
             "mapping": self.config.mapping,
-            "devices": self.mesh.devices.size,
-            "device_kind": self.mesh.devices.flat[0].device_kind,
         }
+
+    def hardware(self) -> str:
+        """What it runs on: '8 x cpu', '16 x NVIDIA H100 in 2 processes'."""
+        count = share_of(self.mesh)[1]
+        devices = f"{self.mesh.devices.size} x {self.mesh.devices.flat[0].device_kind}"
+        return f"{devices} in {count} processes" if count > 1 else devices
 
     def facts(self, title: str, command: str) -> dict[str, Any]:
         """What a report must say of a run beside its numbers."""
@@ -59,6 +66,7 @@ class Run:
             "title": title,
             "method": config.method,
             "dataset": config.dataset,
+            "labels_note": config.get("labels_note", {}).get(config.dataset, ""),
             "protocol": {
                 "name": protocol.name,
                 "seed": protocol.seed,
@@ -81,8 +89,12 @@ class Run:
             "seconds": self.seconds,
         }
 
+    def by_first(self, work: Callable[[], Any]) -> Any:
+        """`processes.by_first` among the processes of this run's mesh."""
+        return by_first(work, among=self.mesh)
+
     def say(self, text: str) -> None:
-        if jax.process_index() == 0:
+        if first():
             print(text, flush=True)
 
 
@@ -93,12 +105,16 @@ def seeded(run: Run, seed: int) -> Run:
     return dataclasses.replace(run, config=config)
 
 
+def on_own_devices(run: Run) -> Run:
+    """The same run on this process's devices alone: a step of a hash head is shorter than a message to another machine."""
+    return dataclasses.replace(run, mesh=data_mesh(run.mesh.local_devices))
+
+
 def for_heads(run: Run) -> Run:
-    """The same run on one device where that is a CPU: a hash head is too small to be divided over its host devices."""
-    first = run.mesh.devices.flat[0]
-    if first.platform != "cpu" or jax.process_count() > 1:
-        return run
-    return dataclasses.replace(run, mesh=data_mesh([first]))
+    """`on_own_devices`, and on one of them where that is a CPU: a hash head is too small to be divided over its host devices."""
+    own = on_own_devices(run)
+    one = own.mesh.devices.flat[0]
+    return dataclasses.replace(run, mesh=data_mesh([one])) if one.platform == "cpu" else own
 
 
 def sizes_of(config: ConfigDict) -> dict[str, Any]:
@@ -111,6 +127,15 @@ def mean_and_deviation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     less than a tenth of their mean."""
     deviation = features.std(axis=0)
     return features.mean(axis=0), np.maximum(deviation, 0.1 * deviation.mean())
+
+
+def keep_inputs(run: Run, name: str, scales: dict[str, np.ndarray], identity: dict[str, str]) -> None:
+    """Keeps in workdir/inputs/<name> what an export of the run needs beside weights: means and deviations of features, and what
+    networks these are of ('image', 'text')."""
+    folder = run.workdir / "inputs" / name
+    if first():
+        save_variables(folder / "scales.safetensors", scales)
+        write_json(folder / "identity.json", identity)
 
 
 def chunked(function: Callable[[np.ndarray], Any], rows: np.ndarray, size: int) -> Any:

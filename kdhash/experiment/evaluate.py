@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdhash.experiment.context import Run
+from kdhash import stopping
+from kdhash.experiment.context import Run, on_own_devices
 from kdhash.experiment.student import Student
 from kdhash.experiment.teacher import Cached, Head, best_single, head_outputs
 from kdhash.experiment.workdir import begin, fingerprint, finish, finished
 from kdhash.methods.fitted import fit_itq, fit_lsh
+from kdhash.processes import by_first, first
 from kdhash.retrieval import evaluate, float_map, pack_codes, search
 from kdhash.teachers.registry import Teacher
 from kdhash.training.mapping import make_encode, put_batch, replicate
@@ -40,20 +42,30 @@ def evaluate_rows(
     depends = [head.inputs for head in heads.values()] + [
         (student.name, student.trained.validation, student.trained.seconds) for student in students.values()
     ]
-    inputs = fingerprint(run.identity(), run.config.evaluate, depends)
+    inputs = fingerprint(run.identity(), run.hardware(), run.config.evaluate, depends)
     folder = run.workdir / "evaluate"
-    notes = finished(folder, inputs)
+    notes = by_first(lambda: finished(folder, inputs))
     if notes is None:
-        begin(folder, inputs)
         start = time.perf_counter()
-        scores = _evaluate(run, teachers, features, heads, students)
-        _save(folder, scores)
-        notes = finish(folder, inputs, {"seconds": time.perf_counter() - start})
+        codes = {name: _student_codes(run, student) for name, student in students.items()}
+
+        def score() -> dict[str, Any]:
+            begin(folder, inputs)
+            _save(folder, _evaluate(run, teachers, features, heads, students, codes))
+            return finish(folder, inputs, {"seconds": time.perf_counter() - start})
+
+        notes = by_first(score)
     run.seconds["evaluate"] = notes["seconds"]
-    return _load(folder)
+    return _load(folder) if first() else Scores([], {})
 
 
-def _evaluate(run, teachers, features, heads, students) -> Scores:
+def _student_codes(run: Run, student: Student) -> np.ndarray:
+    """Of all pictures, by all devices."""
+    encode = make_encode(student.method, run.mesh, run.config.features.batch_size)
+    return encode(student.trained.variables, run.pictures, np.arange(len(run.dataset)))
+
+
+def _evaluate(run, teachers, features, heads, students, student_codes) -> Scores:
     everything = np.arange(len(run.dataset))
     rows: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {"radius_curves": {}, "precision_at": {}, "retrieval_grid": []}
@@ -89,14 +101,12 @@ def _evaluate(run, teachers, features, heads, students) -> Scores:
         if not single:
             fused_outputs[label] = outputs
     grids = {}
-    for _name, student in students.items():
-        encode = make_encode(student.method, run.mesh, run.config.features.batch_size)
-        codes = encode(student.trained.variables, run.pictures, everything)
+    for name, student in students.items():
         label = student_label(student)
         grids[label] = add(
             "student",
             label,
-            codes,
+            student_codes[name],
             note=f"{run.config.student.arch} {_sizes(run)}",
             encode_ms=_student_ms(run, student),
             parameters=parameter_count(student.trained.variables),
@@ -191,8 +201,9 @@ def _sizes(run: Run) -> str:
 
 
 def parameter_count(variables: Any) -> int:
-    """Of all that is trained, or frozen, in 'params'."""
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    """Of all layers in 'params' but the regressor to a teacher's features, which only training uses."""
+    layers = {name: layer for name, layer in variables["params"].items() if name != "regressor"}
+    return sum(leaf.size for leaf in jax.tree.leaves(layers))
 
 
 def _encode_ms(run: Run, teacher: Teacher) -> float:
@@ -217,21 +228,28 @@ def over_seeds(scores: list[dict[str, float]]) -> dict[str, Any]:
 def evaluated_once(
     run: Run, depends: list[Any], score: Callable[[], list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """The rows that `score` gives, or gave in an earlier start on the same `depends`: in workdir/evaluate."""
-    inputs = fingerprint(run.identity(), run.config.evaluate, run.config.bits, *depends)
+    """The rows that `score` gives, in process 0 alone, or gave in an earlier start on the same `depends`: in workdir/evaluate."""
+    inputs = fingerprint(run.identity(), run.hardware(), run.config.evaluate, run.config.bits, *depends)
     folder = run.workdir / "evaluate"
-    notes = finished(folder, inputs)
-    if notes is None:
+
+    def work() -> dict[str, Any]:
+        notes = finished(folder, inputs)
+        if notes is not None:
+            return notes
         begin(folder, inputs)
         start = time.perf_counter()
         rows = score()
-        notes = finish(folder, inputs, {"rows": rows, "seconds": time.perf_counter() - start})
+        return finish(folder, inputs, {"rows": rows, "seconds": time.perf_counter() - start})
+
+    stopping.check()
+    notes = by_first(work)
     run.seconds["evaluate"] = notes["seconds"]
     return notes["rows"]
 
 
 def milliseconds_an_image(run: Run, apply: Callable, variables: Any) -> float:
-    """Milliseconds an image, pictures in host memory to outputs on the device; the best of ten full batches."""
+    """Milliseconds an image, pictures in host memory to outputs on this process's devices; the best of ten full batches."""
+    run = on_own_devices(run)
     size = run.config.features.batch_size
     pictures = run.pictures(np.arange(size) % len(run.dataset))
     variables = replicate(variables, run.mesh)

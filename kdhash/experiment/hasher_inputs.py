@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from kdhash.data import subset
-from kdhash.experiment.context import Run, mean_and_deviation, sizes_of
+from kdhash.experiment.context import Run, keep_inputs, mean_and_deviation, sizes_of
 from kdhash.experiment.teacher import cached_views
 from kdhash.teachers.registry import Teacher, load_teacher
 from kdhash.teachers.views import numbered_views
@@ -50,6 +50,7 @@ def _features(run: Run, name: str) -> Inputs:
     run.seconds["features"] = run.seconds.get("features", 0.0) + seconds + more
     original = plain["original"]["features"]
     mean, std = mean_and_deviation(original[run.protocol.train])
+    keep_inputs(run, name, {"image_mean": mean, "image_deviation": std}, {"image": teacher.identity})
     original = (original - mean) / std
     stacked = np.stack([(seen[view]["features"] - mean) / std for view in views], axis=1)
     return Inputs(

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import kdhash
+from kdhash import stopping
 from kdhash.experiment.context import Run, for_heads
 from kdhash.experiment.pair_inputs import PairInputs
 from kdhash.experiment.train_row import Trained, train_row
@@ -17,6 +18,7 @@ from kdhash.experiment.workdir import begin, fingerprint, finish, finished
 from kdhash.methods.fused_similarity import FusedSimilarity, fit_fused_similarity, similarity_threshold
 from kdhash.methods.kdcmh import FITTED, GROWING, OBJECTIVES, two_towers
 from kdhash.models.two_towers import TwoTowers
+from kdhash.processes import appear, by_first
 from kdhash.retrieval import instance_recall, mean_average_precision, pack_codes, unpack_codes
 from kdhash.training.mapping import make_encode
 
@@ -48,8 +50,11 @@ def fit_similarity(
         {"weights": weights, "k_left": config.k_left, "k_right": config.k_right},
     )
     folder = run.workdir / place
-    notes = finished(folder, depends)
-    if notes is None:
+
+    def work() -> dict[str, Any]:
+        notes = finished(folder, depends)
+        if notes is not None:
+            return notes
         begin(folder, depends)
         start = time.perf_counter()
         fitted = fit_fused_similarity(
@@ -61,12 +66,15 @@ def fit_similarity(
         )
         np.savez(folder / "similarity.npz", **fitted._asdict())
         facts = {name: float(getattr(fitted, name)) for name in ("mode", "left", "right")}
-        notes = finish(folder, depends, facts | {"seconds": time.perf_counter() - start})
         run.say(
             f"{place}: mode {fitted.mode:.3f}, dissimilar below {fitted.left:.3f}, similar above {fitted.right:.3f}"
         )
+        return finish(folder, depends, facts | {"seconds": time.perf_counter() - start})
+
+    stopping.check()
+    notes = by_first(work)
     run.seconds[place] = notes["seconds"]
-    with np.load(folder / "similarity.npz") as arrays:
+    with np.load(appear(folder / "similarity.npz")) as arrays:
         return FusedSimilarity(**{name: arrays[name].astype(np.float32) for name in FusedSimilarity._fields})
 
 

@@ -9,13 +9,14 @@ import numpy as np
 
 import kdhash
 from kdhash.data import PairDataset, TextFeatures, load_word_vectors
-from kdhash.experiment.context import Run, mean_and_deviation
+from kdhash.experiment.context import Run, keep_inputs, mean_and_deviation
 from kdhash.experiment.teacher import cached_views
 from kdhash.experiment.workdir import begin, fingerprint, finish, finished
-from kdhash.teachers.registry import Teacher, load_teacher, save_variables
+from kdhash.processes import appear, by_first
+from kdhash.teachers.registry import Teacher, load_teacher
 from kdhash.teachers.tower_texts import TowerTexts
 
-ENCODER, SCALES = "encoder", "scales.safetensors"
+ENCODER = "encoder"
 MOST_TEXTS = 8  # of a row, each alone; a row of a hundred must not cost all others as many
 
 
@@ -75,7 +76,8 @@ def open_pair_inputs(run: Run, name: str) -> PairInputs:
         scales |= {"text_mean": text_mean, "text_deviation": text_deviation}
         text = (text_seen - text_mean) / text_deviation
         views = text[train][:, None]
-    save_variables(run.workdir / "inputs" / name / SCALES, scales)
+    identity = {"image": network.identity if network else "ready", "text": text_identity}
+    keep_inputs(run, name, scales, identity)
     return PairInputs(
         image=(image_seen - mean) / deviation,
         text=text,
@@ -84,7 +86,7 @@ def open_pair_inputs(run: Run, name: str) -> PairInputs:
         text_seen=text_seen,
         network=network,
         encoder=encoder,
-        identity={"image": network.identity if network else "ready", "text": text_identity},
+        identity=identity,
     )
 
 
@@ -113,7 +115,11 @@ def _text_encoder(
     )
     folder = run.workdir / "inputs" / name / "texts"
     of_version = fingerprint(kdhash.__version__, depends)
-    if finished(folder, of_version) is None:
+
+    def work() -> dict[str, Any]:
+        notes = finished(folder, of_version)
+        if notes is not None:
+            return notes
         begin(folder, of_version)
         kinds: list[Literal["words", "vectors"]] = ["words"] if spec.words else []
         kinds += ["vectors"] if vectors else []
@@ -125,5 +131,7 @@ def _text_encoder(
             vectors=vectors,
         )
         encoder.save(folder / ENCODER)
-        finish(folder, of_version, {"width": encoder.encode([""]).shape[1]})
-    return TextFeatures.load(folder / ENCODER), depends
+        return finish(folder, of_version, {"width": encoder.encode([""]).shape[1]})
+
+    by_first(work)
+    return TextFeatures.load(appear(folder / ENCODER)), depends

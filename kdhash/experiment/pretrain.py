@@ -27,8 +27,8 @@ def pretrain_teachers(run: Run) -> None:
 
         def accuracy(variables, encode=encode) -> float:
             rows = run.protocol.validation
-            logits = encode(variables, run.pictures, rows)
-            return float(np.mean(logits.argmax(axis=1) == run.dataset.labels[rows]))
+            right = encode(variables, run.pictures, rows).argmax(axis=1) == run.dataset.labels[rows]
+            return run.by_first(lambda: float(np.mean(right)))
 
         trained = train_row(
             run,

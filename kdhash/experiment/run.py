@@ -6,16 +6,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+import kdhash
 from kdhash.config import ConfigError, check_config
-from kdhash.data import (
-    Protocol,
-    load_dataset,
-    load_pairs,
-    make_pair_protocol,
-    make_protocol,
-    save_protocol,
-)
+from kdhash.data import Protocol, load_dataset, load_pairs, make_pair_protocol, make_protocol
 from kdhash.experiment.brcd_run import run_brcd
+from kdhash.experiment.check_hashers import check_hashers
 from kdhash.experiment.check_pairs import check_pairs
 from kdhash.experiment.context import Run
 from kdhash.experiment.evaluate import evaluate_rows, student_label
@@ -24,7 +19,8 @@ from kdhash.experiment.pretrain import pretrain_teachers
 from kdhash.experiment.student import Student, check_student, train_students
 from kdhash.experiment.teacher import Head, best_single, cache_features, load_teachers, train_heads
 from kdhash.experiment.train_row import curves_of
-from kdhash.experiment.workdir import claim
+from kdhash.experiment.workdir import claim, computed, fingerprint, keep_protocol
+from kdhash.processes import agree, by_first, check_shared, together
 from kdhash.report import table_text, write_report
 from kdhash.training.mapping import data_mesh
 
@@ -32,21 +28,37 @@ from kdhash.training.mapping import data_mesh
 def run(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Path:
     """Runs the stages that are not finished yet and returns the path of the report.
 
-    Raises ConfigError before any work for a config that cannot be run, or a workdir of another config.
+    Raises ConfigError before any work for a config that cannot be run, and for a workdir of another config or of data that have
+    changed since.
     """
-    mesh = data_mesh()
-    check_config(config, devices=mesh.devices.size)
+    mesh, workdir = data_mesh(), Path(workdir)
     start = time.perf_counter()
-    dataset, protocol = _data(config)
-    if config.method == "dmth":
-        check_student(config, dataset)
-    if config.method == "kdcmh":
-        check_pairs(config, dataset, protocol)
-    workdir = claim(workdir, config)  # after all that can refuse a config
-    save_protocol(protocol, workdir / "protocol")
+    dataset, protocol = together(lambda: _checked_data(config, mesh.devices.size))
+    agree({"version": kdhash.__version__, "config": fingerprint(computed(config))[:12]})
+    agree({"data set": dataset.fingerprint[:12], "split": protocol.checksum[:12]})
+    by_first(lambda: _claim(workdir, config, protocol))
+    check_shared(workdir)
     this = Run(config, workdir, mesh, dataset, protocol)
     this.seconds["data"] = time.perf_counter() - start
     return {"dmth": _dmth, "brcd": run_brcd, "kdcmh": run_kdcmh}[config.method](this, command)
+
+
+def _checked_data(config: ConfigDict, devices: int) -> tuple[Any, Protocol]:
+    check_config(config, devices=devices)
+    dataset, protocol = _data(config)
+    if config.method == "dmth":
+        check_student(config, dataset)
+    if config.method == "brcd":
+        check_hashers(config, protocol)
+    if config.method == "kdcmh":
+        check_pairs(config, dataset, protocol)
+    return dataset, protocol
+
+
+def _claim(workdir: Path, config: ConfigDict, protocol: Protocol) -> None:
+    """After all that can refuse a config."""
+    claim(workdir, config)
+    keep_protocol(workdir, protocol)
 
 
 def _data(config: ConfigDict) -> tuple[Any, Protocol]:
@@ -74,17 +86,21 @@ def _dmth(this: Run, command: str) -> Path:
     heads = train_heads(this, teachers, features)
     students = train_students(this, heads, features)
     scores = evaluate_rows(this, teachers, features, heads, students)
-    results = this.facts(f"DMTH on {config.dataset}, {config.bits} bits", command) | {
-        "class_names": list(this.dataset.class_names),
-        "rows": scores.rows,
-        "claims": _claims(this, scores.rows, heads),
-    }
-    path = write_report(
-        results, scores.arrays | {"training": _curves(this, students)}, this.workdir / "report"
-    )
-    this.say(table_text(results))
-    this.say(f"report: {path}")
-    return path
+
+    def report() -> str:
+        results = this.facts(f"DMTH on {config.dataset}, {config.bits} bits", command) | {
+            "class_names": list(this.dataset.class_names),
+            "rows": scores.rows,
+            "claims": _claims(this, scores.rows, heads),
+        }
+        path = write_report(
+            results, scores.arrays | {"training": _curves(this, students)}, this.workdir / "report"
+        )
+        this.say(table_text(results))
+        this.say(f"report: {path}")
+        return str(path)
+
+    return Path(by_first(report))
 
 
 def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> list[dict[str, Any]]:

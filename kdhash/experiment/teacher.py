@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdhash.experiment.context import Run, chunked
+from kdhash.experiment.context import Run, chunked, on_own_devices
 from kdhash.experiment.train_row import WEIGHTS, Trained, train_row
 from kdhash.experiment.workdir import fingerprint
 from kdhash.methods.dmth import LossWeights, fusion_outputs, fusion_teacher
+from kdhash.processes import first
+from kdhash.progress import Progress
 from kdhash.retrieval import mean_average_precision, pack_codes
 from kdhash.teachers.extract import Features, Pictures, extract_features
 from kdhash.teachers.registry import Teacher, load_teacher
-from kdhash.training.metric_log import Watch
 
 
 class Cached(NamedTuple):
@@ -77,11 +78,11 @@ def cached_views(
 ) -> tuple[Features, float]:
     """A teacher's outputs of every view of `dataset`, with progress on the terminal; and the seconds that it took."""
     config = run.config
-    watches: dict[str, Watch] = {}
+    watches: dict[str, Progress] = {}
 
     def progress(view: str, done: int, total: int, _seconds: float) -> None:
         if view not in watches:  # the first shard is done: the rate is that of the others
-            watches[view] = Watch(f"features {teacher.name} {view}", total, "images", start=done)
+            watches[view] = Progress(f"features {teacher.name} {view}", total, "images", start=done)
         watches[view].update(done)
         if done == total:
             watches[view].close()
@@ -94,7 +95,7 @@ def cached_views(
         Path(config.cache_dir) if config.cache_dir else run.workdir / "features",
         mesh=run.mesh,
         batch_size=config.features.batch_size,
-        progress=progress,
+        progress=progress if first() else None,
     )
     seconds = computed or time.perf_counter() - start
     state = "computed" if computed else "read from the cache"
@@ -104,6 +105,7 @@ def cached_views(
 
 def train_heads(run: Run, teachers: dict[str, Teacher], features: dict[str, Cached]) -> dict[str, Head]:
     """A hash head for every form of fusion in config.teacher.rows; the forms 'single...' give one for each teacher."""
+    run = on_own_devices(run)
     names = tuple(teachers)
     heads = {}
     for form in run.config.teacher.rows:
@@ -228,7 +230,9 @@ def validation_map(encode_rows: Callable[[np.ndarray], np.ndarray], run: Run) ->
     codes = pack_codes(np.asarray(encode_rows(rows)))
     labels = run.dataset.labels[rows]
     query = np.arange(len(rows)) % 5 == 0
-    return mean_average_precision(codes[query], codes[~query], labels[query], labels[~query])
+    return run.by_first(
+        lambda: mean_average_precision(codes[query], codes[~query], labels[query], labels[~query])
+    )
 
 
 def _tokens(

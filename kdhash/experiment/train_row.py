@@ -10,10 +10,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from kdhash import stopping
 from kdhash.data import batches, device_prefetch
 from kdhash.experiment.context import Run
 from kdhash.experiment.workdir import begin, finish, finished
 from kdhash.methods.interface import Method, Variables
+from kdhash.processes import appear, by_first, share_of
 from kdhash.teachers.registry import load_variables, save_variables
 from kdhash.training.loop import Schedule, train
 from kdhash.training.mapping import Prepare
@@ -43,21 +45,30 @@ def train_row(
     validate: Callable[[Variables], float],
     with_epoch: bool = False,
 ) -> Trained:
-    """Trains `method` in workdir/`place`, or reads what an earlier start trained there on the same `inputs`.
+    """Trains `method` in workdir/`place`, or reads what an earlier start trained there on the same `inputs`: to be called by all
+    processes. Where the run's mesh is this process's own (a head's), process 0 trains on its own, and all read what it wrote.
 
     `fetch(rows)` gives the raw batch, to which `with_epoch` adds 'epoch'; `example` is a batch of one, as the method's init
     takes it (shapes are enough).
     """
     folder = run.workdir / place
-    notes = finished(folder, inputs)
+    stopping.check()
+    notes = by_first(lambda: finished(folder, inputs))
     if notes is None:
-        data = _training_batches(run, fetch, schedule.batch_size, with_epoch)
-        notes = _train(run, begin(folder, inputs), inputs, method, data, schedule, prepare, validate)
+
+        def work() -> dict[str, Any]:
+            data = _training_batches(run, fetch, schedule.batch_size, with_epoch)
+            return _train(run, folder, inputs, method, data, schedule, prepare, validate)
+
+        # on a mesh of its own the first process trains for all
+        notes = work() if share_of(run.mesh)[1] == jax.process_count() else by_first(work)
     template = jax.eval_shape(method.init, jax.random.key(0), example)
-    return Trained(load_variables(folder / WEIGHTS, template), notes["validation"], notes["seconds"])
+    variables = load_variables(appear(folder / WEIGHTS), template)
+    return Trained(variables, notes["validation"], notes["seconds"])
 
 
 def _train(run, folder: Path, inputs, method, data, schedule, prepare, validate) -> dict[str, Any]:
+    run.by_first(lambda: str(begin(folder, inputs, run.hardware())))
     start = time.perf_counter()
     variables = train(
         method,
@@ -72,9 +83,14 @@ def _train(run, folder: Path, inputs, method, data, schedule, prepare, validate)
         validate=validate,
         prefetch=device_prefetch,
     )
-    save_variables(folder / WEIGHTS, variables)
     seconds = time.perf_counter() - start
-    return finish(folder, inputs, {"validation": validate(variables), "seconds": seconds})
+    notes = {"validation": validate(variables), "seconds": seconds}
+
+    def keep() -> dict[str, Any]:
+        save_variables(folder / WEIGHTS, variables)
+        return finish(folder, inputs, notes)
+
+    return run.by_first(keep)
 
 
 def curves_of(folder: Path) -> dict[str, list[float]]:
@@ -94,13 +110,14 @@ def _training_batches(
     run: Run, fetch: Callable[[np.ndarray], Any], batch_size: int, with_epoch: bool
 ) -> grain.MapDataset:
     """This process's share of the global batches of the protocol's training pictures, by step."""
+    place, count = share_of(run.mesh)
     return batches(
         fetch,
         run.protocol.train,
         batch_size=batch_size,
         seed=run.config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=place,
+        process_count=count,
         with_epoch=with_epoch,
     )
 

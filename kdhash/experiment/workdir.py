@@ -9,23 +9,25 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kdhash.config import LOCATIONS, ConfigError, flat
+from kdhash.config import NOT_COMPUTED, ConfigError, flat
+from kdhash.data import Protocol, load_protocol, save_protocol
+from kdhash.data.protocols import PARTS
 
 CONFIG_FILE = "config.json"
+PROTOCOL = "protocol"
 DONE_FILE = "done.json"
 STARTED_FILE = "started.json"
 
 
 def claim(workdir: str | Path, config: ConfigDict) -> Path:
-    """Makes `workdir` this config's. Raises ConfigError listing the fields in which an earlier run's config differs."""
+    """Makes `workdir` this config's. Raises ConfigError listing the fields in which an earlier run's config differs, and then
+    changes nothing."""
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / CONFIG_FILE
-    now = {name: value for name, value in flat(config).items() if name not in LOCATIONS}
-    if now.get("features.dtype") == "float32":
-        del now["features.dtype"]  # what it was before there was a choice: older workdirs go on
+    now = computed(config)
     if path.exists():
-        before = json.loads(path.read_text())
+        before = {name: value for name, value in json.loads(path.read_text()).items() if _counts(name)}
         missing = "<absent>"
         differing = [
             f"  {name}: {before.get(name, missing)!r} there, {now.get(name, missing)!r} now"
@@ -37,8 +39,51 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
                 f"workdir {workdir} was made with another config; choose a new --workdir, or set these back:\n"
                 + "\n".join(differing)
             )
-    write_json(path, now)
+    else:
+        write_json(path, now)
     return workdir
+
+
+def computed(config: ConfigDict) -> dict[str, object]:
+    """The fields of a config that results depend on, by their dotted names."""
+    now = {name: value for name, value in flat(config).items() if _counts(name)}
+    if now.get("features.dtype") == "float32":
+        del now["features.dtype"]  # what it was before there was a choice: older workdirs go on
+    return now
+
+
+def _counts(name: str) -> bool:
+    return name.split(".")[0] not in NOT_COMPUTED
+
+
+def keep_protocol(workdir: Path, protocol: Protocol) -> Protocol:
+    """The split that `workdir` was begun with, which must be `protocol`, that of the data as they are now: tomorrow's queries are
+    today's. A new workdir keeps it. Raises ConfigError that says what has changed, and then changes nothing."""
+    base = workdir / PROTOCOL
+    if not base.with_name(f"{PROTOCOL}.json").exists():  # written last
+        save_protocol(protocol, base)
+        return protocol
+    try:
+        kept = load_protocol(base)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(
+            f"the split that workdir {workdir} was begun with is damaged: {error}; choose a new --workdir"
+        ) from error
+    differing = []
+    if kept.fingerprint != protocol.fingerprint:
+        differing.append(f"  data: {kept.fingerprint[:12]} there, {protocol.fingerprint[:12]} now")
+    for part in PARTS:
+        before, now = (getattr(one, part) for one in (kept, protocol))
+        if len(before) != len(now):
+            differing.append(f"  {part}: {len(before)} rows there, {len(now)} now")
+        elif (before != now).any():
+            differing.append(f"  {part}: as many rows, but other ones")
+    if differing:
+        raise ConfigError(
+            f"the data or the split have changed since workdir {workdir} was begun; choose a new --workdir, or bring the data "
+            "back:\n" + "\n".join(differing)
+        )
+    return kept
 
 
 def fingerprint(*parts: Any) -> str:
@@ -56,17 +101,21 @@ def finished(folder: Path, inputs: str) -> dict[str, Any] | None:
     return done["notes"] if done["inputs"] == inputs else None
 
 
-def begin(folder: Path, inputs: str) -> Path:
-    """Prepares `folder` for work on `inputs`: half-done work on the same inputs stays, any other is removed, and said so."""
+def begin(folder: Path, inputs: str, hardware: str = "") -> Path:
+    """Prepares `folder` for work on `inputs`: half-done work on the same inputs stays, any other is removed. Says so, and where
+    work goes on with other `hardware` than it was begun with."""
     started = folder / STARTED_FILE
-    if folder.exists() and (not started.exists() or json.loads(started.read_text())["inputs"] != inputs):
+    before = json.loads(started.read_text()) if started.exists() else {}
+    if folder.exists() and before.get("inputs") != inputs:
+        print(f"{folder} was made from other inputs (data, weights or kdhash changed): made anew", flush=True)
+        shutil.rmtree(folder)
+    elif before.get("hardware", hardware) != hardware:
         print(
-            f"{folder} was made from other inputs (data, weights, devices or kdhash changed): made anew",
+            f"{folder} was begun on {before['hardware']} and goes on with {hardware}: the same within rounding, not bit for bit",
             flush=True,
         )
-        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(started, {"inputs": inputs})
+    write_json(started, {"inputs": inputs, "hardware": hardware})
     return folder
 
 

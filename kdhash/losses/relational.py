@@ -108,23 +108,26 @@ def crd(
     teacher: Float[Array, "batch width"],
     *,
     temperature: float,
-    items: int,
 ) -> Float[Array, ""]:
     """Contrastive representation distillation in batch form: is this pair of rows one item? Mean over the batch.
 
-    -log h(s_i, t_i) - sum over j != i of log(1 - h(s_i, t_j)), where h = e / (e + N / M), e = exp(cos(s_i, t_j) / temperature),
-    N = batch - 1 is the number of negatives, and M = `items` that of the training set's items.
+    -log h(s_i, t_i) - sum over j != i of log(1 - h(s_i, t_j)), where h = e / (e + N), N = batch - 1 is the number of negatives,
+    and e = exp(cos(s_i, t_j) / temperature), divided by its mean over all pairs j != i, which is taken as a constant.
 
-    Source: Tian, Krishnan and Isola, ICLR 2020 (arXiv 1910.10699), section 3.1, with these differences. The negatives are the
-    batch's other items, of any class; there is no memory bank. e is not divided by the constant that the released program
-    estimates in its first step. The linear maps before the cosines are the caller's, and the teacher is a constant. The
-    released program adds the same loss with the teacher's rows as anchors; over a batch these are the same pairs: the sum
-    would be twice this.
+    Source: Tian, Krishnan and Isola, ICLR 2020 (arXiv 1910.10699), section 3.1. Its h is e / (e + N / M) with M the number of
+    training items; the released program divides e by its mean times M, so that M falls out. (Undivided e would be of size 1
+    against N / M near 0: every pair would pass for one item, and hardly anything pull a student to its teacher.) With these
+    differences: the released program takes the mean of its first batch for ever, this one that of every batch. The negatives
+    are the batch's other items, of any class; there is no memory bank. The linear maps before the cosines are the caller's, and
+    the teacher is a constant. The released program adds the same loss with the teacher's rows as anchors; over a batch these
+    are the same pairs: the sum would be twice this.
     """
-    cosines = cosine_matrix(student, jax.lax.stop_gradient(teacher))
+    logits = cosine_matrix(student, jax.lax.stop_gradient(teacher)) / temperature
     batch = len(student)
-    logits = cosines / temperature - math.log(max(batch - 1, 1) / items)  # h = sigmoid(logits)
     own = jnp.eye(batch, dtype=bool)
+    if batch > 1:  # h = sigmoid(log e - log N)
+        total = jax.nn.logsumexp(jnp.where(own, -jnp.inf, jax.lax.stop_gradient(logits)))
+        logits = logits - (total - math.log(batch * (batch - 1))) - math.log(batch - 1)
     return jnp.sum(jax.nn.softplus(jnp.where(own, -logits, logits))) / batch
 
 

@@ -27,7 +27,17 @@ from kdhash.losses import (
 )
 from kdhash.methods.interface import Batch, Method
 
-__all__ = ["BASELINES", "MASK_RULES", "Objective", "brcd", "distilled", "on_codes", "regression"]
+__all__ = [
+    "BASELINES",
+    "MASK_RULES",
+    "ON_CODES",
+    "Objective",
+    "brcd",
+    "brcd_distillation",
+    "distilled",
+    "on_codes",
+    "regression",
+]
 
 Objective = Callable[[dict[str, jax.Array], Batch], jax.Array]
 
@@ -81,11 +91,14 @@ def regression() -> Objective:
 
 
 # What the paper compares with, on the codes, as it does; called with the options of a config's form.
+ON_CODES: dict[str, Callable[..., jax.Array]] = {
+    "kl": code_kl,
+    "rkd": rkd,
+    "sp": similarity_preserving,
+    "pkt": pkt,
+    "crd": crd,
+}
 BASELINES: dict[str, Callable[..., Objective]] = {
-    "kl": partial(on_codes, code_kl),
-    "rkd": partial(on_codes, rkd),
-    "sp": partial(on_codes, similarity_preserving),
-    "pkt": partial(on_codes, pkt),
-    "crd": partial(on_codes, crd),
+    **{name: partial(on_codes, loss) for name, loss in ON_CODES.items()},
     "feature": regression,
 }

@@ -51,7 +51,7 @@ class ClipText(nn.Module):
             )(x)
         x = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="norm")(x)
         at_end = ids if self.end is None else ids == self.end
-        text = x[jnp.arange(len(x)), jnp.argmax(at_end, axis=1)]
+        text = x[jnp.arange(x.shape[0]), jnp.argmax(at_end, axis=1)]
         if self.projection:
             text = nn.Dense(self.projection, use_bias=False, dtype=self.dtype, name="projection")(text)
         features: Float[Array, "batch out"] = text.astype(jnp.float32)

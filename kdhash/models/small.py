@@ -43,7 +43,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w 3"], *, train: bool = False) -> dict[str, Array]:
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for width in self.widths:
             x = nn.Dense(width, use_bias=False, dtype=self.dtype)(x)
             x = nn.relu(batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype))

@@ -99,7 +99,7 @@ class VisionTransformer(nn.Module):
         return jnp.concatenate(parts, axis=1)
 
     def _everywhere(self, tokens: Array, x: Array) -> Array:
-        return jnp.broadcast_to(tokens.astype(self.dtype), (len(x), *tokens.shape))
+        return jnp.broadcast_to(tokens.astype(self.dtype), (x.shape[0], *tokens.shape))
 
     def _pooled(self, x: Array, spatial: Array) -> Array:
         if self.pool == "attention":

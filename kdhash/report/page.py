@@ -32,8 +32,9 @@ code,pre{font:.88rem/1.5 ui-monospace,monospace;overflow-wrap:anywhere;white-spa
 def write_report(results: dict[str, Any], arrays: dict[str, Any], out_dir: str | Path) -> Path:
     """Writes results.json, table.md, PNG figures and report.html into `out_dir`; returns the path of the page.
 
-    `results` is what JSON can hold (NaN becomes null); `arrays` may hold radius_curves, precision_at, attention, retrieval_grid (a
-    list), pairs, clusters, masks, training: a missing one leaves its section out. Every file is written to a temporary name, then renamed.
+    `results` is what JSON can hold (NaN becomes null), its 'labels_note' what must stand beside every number; `arrays` may hold
+    radius_curves, precision_at, attention, retrieval_grid (a list), pairs, clusters, masks, training: a missing one leaves its section
+    out. Every file is written to a temporary name, then renamed.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,10 @@ def _sections(results: dict[str, Any], arrays: dict[str, Any]) -> list[tuple[str
         text = "What each count of clusters of the teacher's codes gives: the elbow of the inertia is taken."
         sections.append(("clusters", "How many clusters", text, figures.cluster_counts(arrays["clusters"])))
     if arrays.get("masks"):
-        text = "Left, the share of bits that a cluster's mask keeps against its margin, a line each; right, what the margin does to the student."
+        text = "Left, the share of bits that a cluster's mask keeps against its margin, a line each."
+        if arrays["masks"].get("study_margins"):
+            seed = (results.get("seeds") or [results["seed"]])[0]
+            text += f" Right, the validation mAP@1000 of the student 'brcd' of seed {seed} with this margin: one seed, not the queries."
         sections.append(("masks", "Bit masks", text, figures.masks(arrays["masks"])))
     if arrays.get("pairs"):
         found, marks = (
@@ -99,6 +103,7 @@ def _page(results: dict[str, Any], sections: list[tuple[str, str, str, bytes]]) 
     title = html.escape(results["title"])
     body = [
         f"<h1>{title}</h1><p class='lead'>{html.escape(_summary(results))}</p>",
+        f"<p>{html.escape(results['labels_note'])}</p>" if results.get("labels_note") else "",
         _claims(results.get("claims") or []),
         "<h2>Comparison</h2><p class='soft'>mAP and precision from 0 to 1, larger is better; the best of each group in bold. "
         "Encode: milliseconds an image through the networks, in full batches.</p>"

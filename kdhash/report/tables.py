@@ -76,11 +76,14 @@ MISSING = "–"
 
 
 def table_text(results: dict[str, Any]) -> str:
-    """Aligned columns for a terminal, grouped; mAP and precision in 0-1, the best of each group marked with *."""
+    """Aligned columns for a terminal, grouped, under what is to be said of the labels; mAP and precision in 0-1, the best of each
+    group marked with *."""
     columns = columns_of(results)
     width = max(len(row["name"]) for row in results["rows"]) + 2
     cell = 18 if any(row.get("deviation") for row in results["rows"]) else 12
-    lines = [f"{results['title']}, protocol {results['protocol']['name']}", ""]
+    lines = [f"{results['title']}, protocol {results['protocol']['name']}"]
+    lines += [results["labels_note"]] if results.get("labels_note") else []
+    lines.append("")
     lines.append(" " * width + "".join(f"{column.name:>{cell}}" for column in columns))
     for group, rows in grouped(results):
         lines.append(heading_of(results, group))
@@ -95,9 +98,10 @@ def table_text(results: dict[str, Any]) -> str:
 
 
 def table_markdown(results: dict[str, Any]) -> str:
-    """The same as a Markdown table, the best of each group in bold."""
+    """The same as a Markdown table, the best of each group in bold, under what is to be said of the labels."""
     columns = columns_of(results)
     lines = [
+        *([results["labels_note"], ""] if results.get("labels_note") else []),
         "| row | " + " | ".join(column.name for column in columns) + " |",
         "|---|" + "---:|" * len(columns),
     ]

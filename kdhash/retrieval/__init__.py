@@ -11,7 +11,7 @@ from kdhash.retrieval.curves import (
 )
 from kdhash.retrieval.expected import expected_average_precision
 from kdhash.retrieval.features import float_map
-from kdhash.retrieval.hamming import hamming_distances, search
+from kdhash.retrieval.hamming import hamming_distances
 from kdhash.retrieval.instances import instance_recall
 from kdhash.retrieval.metrics import (
     average_precision,
@@ -21,6 +21,7 @@ from kdhash.retrieval.metrics import (
     precision_at_k,
     recall_at_k,
 )
+from kdhash.retrieval.nearest import search
 
 __all__ = [
     "DistanceCounts",

@@ -1,4 +1,4 @@
-"""Exact Hamming distance and top-k search over packed codes."""
+"""Hamming distances of packed codes, and where they are computed: compiled kernels or NumPy, and in how many threads."""
 
 import functools
 import math
@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int32, UInt8, UInt16, UInt64
+from jaxtyping import UInt8, UInt16, UInt64
 
 from kdhash.retrieval.codes import as_words, check_packed
 
@@ -42,21 +42,22 @@ def kernels() -> ModuleType | None:
     return module
 
 
+def threads() -> int:
+    """Numba's number of threads, set by NUMBA_NUM_THREADS or `numba.set_num_threads`; 1 where NumPy does the work."""
+    if kernels() is None:
+        return 1
+    import numba
+
+    return numba.get_num_threads()
+
+
 def map_query_blocks(function: Callable[[slice], Result], queries: int, block: int) -> list[Result]:
-    """[function(rows) for each block of query rows], in order, on Numba's number of threads.
-
-    That number is set by NUMBA_NUM_THREADS or `numba.set_num_threads`; the NumPy path uses one thread.
-    """
-    threads = 1
-    if kernels() is not None:
-        import numba
-
-        threads = numba.get_num_threads()
-    block = max(1, min(block, math.ceil(queries / threads)))
+    """[function(rows) for each block of query rows], in order, in `threads()` threads."""
+    block = max(1, min(block, math.ceil(queries / threads())))
     rows = [slice(first, min(first + block, queries)) for first in range(0, queries, block)]
-    if threads == 1 or len(rows) <= 1:
+    if threads() == 1 or len(rows) <= 1:
         return [function(part) for part in rows]
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads()) as pool:
         return list(pool.map(function, rows))
 
 
@@ -74,19 +75,29 @@ def check_code_pair(
         raise ValueError(
             f"database: at most 2**31 - 1 codes in one search, got {len(database)}: search in parts"
         )
+    return check_bits(query), database
+
+
+def check_bits(query: UInt8[np.ndarray, "queries bytes"]) -> UInt8[np.ndarray, "queries bytes"]:
+    """The array itself, if its distances fit into 16 bits, with one to spare; else ValueError."""
     if query.shape[1] * 8 >= 2**16:
         raise ValueError(f"query: at most 65,528 bits, got {query.shape[1] * 8}")
-    return query, database
+    return query
 
 
 def query_and_database_words(
     query: UInt8[np.ndarray, "queries bytes"], database: UInt8[np.ndarray, "items bytes"]
 ) -> tuple[UInt64[np.ndarray, "queries words"], UInt64[np.ndarray, "words items"]]:
     """The layout of the kernels: a query's words side by side, the database word by word."""
-    query_words = np.ascontiguousarray(as_words(query).T).view()
+    return query_words_of(query), as_words(database)
+
+
+def query_words_of(query: UInt8[np.ndarray, "queries bytes"]) -> UInt64[np.ndarray, "queries words"]:
+    """A query's words side by side."""
+    words = np.ascontiguousarray(as_words(query).T).view()
     # Numba compiles a kernel once for writable and once for read-only arrays: let there be one sort
-    query_words.flags.writeable = False
-    return query_words, as_words(database)
+    words.flags.writeable = False
+    return words
 
 
 def hamming_distances(
@@ -94,7 +105,7 @@ def hamming_distances(
 ) -> UInt16[np.ndarray, "queries items"]:
     """Number of differing bits between every query and every database code.
 
-    The whole matrix, two bytes a pair; `search` and the metrics do without it. Raises ValueError for arrays
+    The whole matrix, two bytes a pair; searches and the metrics do without it. Raises ValueError for arrays
     that are not packed codes of one length.
     """
     query, database = check_code_pair(query, database)
@@ -120,46 +131,6 @@ def numpy_distances(
     for word in range(len(database_words)):
         total += np.bitwise_count(query_words[:, word, None] ^ database_words[word])
     return total
-
-
-def search(
-    query: UInt8[np.ndarray, "queries bytes"], database: UInt8[np.ndarray, "items bytes"], k: int
-) -> tuple[UInt16[np.ndarray, "queries k"], Int32[np.ndarray, "queries k"]]:
-    """The k nearest database items of each query -> (distances in bits, database positions).
-
-    In the stable order: by distance, then by database position. k above the number of items gives all of
-    them; k = 0 gives all too. Exact; selection by counting distances, linear in the number of items. Raises
-    ValueError for a negative k and for arrays that are not packed codes of one length.
-    """
-    query, database = check_code_pair(query, database)
-    k = resolve_k(k, len(database))
-    query_words, database_words = query_and_database_words(query, database)
-    distances = np.empty((len(query), k), np.uint16)
-    indices = np.empty((len(query), k), np.int32)
-
-    def fill(rows: slice) -> None:
-        distances[rows], indices[rows] = select(query_words[rows], database_words, k)
-
-    map_query_blocks(fill, len(query), 16)
-    return distances, indices
-
-
-def select(
-    query_words: UInt64[np.ndarray, "queries words"],
-    database_words: UInt64[np.ndarray, "words items"],
-    k: int,
-) -> tuple[UInt16[np.ndarray, "queries k"], Int32[np.ndarray, "queries k"]]:
-    """`search` on the calling thread, on words as `query_and_database_words` gives them."""
-    compiled = kernels()
-    if compiled is None:
-        near = numpy_distances(query_words, database_words)
-        # a stable sort of 16-bit integers is a radix sort
-        order = np.argsort(near, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(near, order, axis=1), order.astype(np.int32)
-    distances = np.empty((len(query_words), k), np.uint16)
-    indices = np.empty((len(query_words), k), np.int32)
-    compiled.select_nearest(query_words, database_words, distances, indices)
-    return distances, indices
 
 
 def resolve_k(k: int | None, items: int) -> int:

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from scipy.special import gammaln
 
 from kdhash.retrieval.counts import count_by_distance
 from kdhash.retrieval.hamming import resolve_k
@@ -39,4 +38,6 @@ def _found(items: np.ndarray, hits: np.ndarray, k: int) -> np.ndarray:
 
 
 def _log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
+    from scipy.special import gammaln  # at call time: a third of a second that a search does not need
+
     return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)

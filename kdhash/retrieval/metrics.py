@@ -23,8 +23,9 @@ from kdhash.retrieval.expected import (
     ideal_dcg,
     safe_divide,
 )
-from kdhash.retrieval.hamming import map_query_blocks, query_and_database_words, resolve_k, select
+from kdhash.retrieval.hamming import map_query_blocks, query_and_database_words, resolve_k
 from kdhash.retrieval.labels import check_labels, shared_labels
+from kdhash.retrieval.nearest import select
 from kdhash.retrieval.ranking import (
     RankedHits,
     ranked_average_precision,

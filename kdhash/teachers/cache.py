@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 FORMAT = 1
+MANIFEST = "manifest.json"
 # An array of this name in a shard tells, a row, why its picture could not be read ('': it could); `read` leaves those out.
 SKIPPED = "skipped"
 STALE_SECONDS = 6 * 3600  # a temporary file that old is nobody's, whatever process has its number now
@@ -101,7 +102,7 @@ def finish(plan: Plan, *, process_index: int = 0, wait: Callable[[str], None] = 
 
 def is_complete(folder: str | Path, identity: Mapping[str, Any]) -> bool:
     """Whether `folder` holds all rows of exactly this identity (shards are verified by `read`)."""
-    manifest = Path(folder) / "manifest.json"
+    manifest = Path(folder) / MANIFEST
     if not manifest.exists():
         return False
     header = _read_json(manifest)
@@ -161,7 +162,7 @@ def write_names(folder: str | Path, names: Iterable[str]) -> None:
 
 
 def _manifest(folder: str | Path) -> dict[str, Any]:
-    path = Path(folder) / "manifest.json"
+    path = Path(folder) / MANIFEST
     if not path.exists():
         raise FileNotFoundError(f"{folder} is not a finished feature cache; run the features stage again")
     return _read_json(path)
@@ -194,7 +195,7 @@ def _write_manifest(folder: Path, header: dict[str, Any]) -> None:
     if missing:
         raise ValueError(f"{folder} lacks {', '.join(missing)}; start the run again with all its processes")
     manifest = header | {"shards": checksums} | ({SKIPPED: skipped} if skipped else {})
-    _write_text(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True))
+    _write_text(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
 
 
 def _spans(header: Mapping[str, Any]) -> list[Span]:

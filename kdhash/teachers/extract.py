@@ -13,9 +13,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 
+from kdhash import stopping
 from kdhash.data.pictures import MAX_PIXELS
 from kdhash.data.pipeline import device_prefetch
 from kdhash.data.stream import LoosePictures
+from kdhash.processes import appear, by_first
 from kdhash.teachers import cache
 from kdhash.teachers.preprocessing import Fitted, Preprocessing, steps
 from kdhash.teachers.registry import Teacher
@@ -46,6 +48,8 @@ def extract_features(
 ) -> tuple[Features, float]:
     """The cached features of all rows of `dataset` under each view, and the seconds spent; options are `fill_cache`'s."""
     folders, spent = fill_cache(teacher, dataset, views, cache_dir, **options)
+    for folder in folders.values():
+        appear(folder / cache.MANIFEST)
     return {view: cache.read(folder) for view, folder in folders.items()}, spent
 
 
@@ -87,7 +91,7 @@ def fill_cache(
         wanted = identity | {"view": view, "augment": recipe_of(view)}
         folder = Path(cache_dir) / f"{teacher.name}-{view}-{cache.cache_key(**wanted)}"
         folders[view] = folder
-        if cache.is_complete(folder, wanted):
+        if by_first(partial(cache.is_complete, folder, wanted)):
             continue
         start = time.perf_counter()
         plan = cache.plan(
@@ -114,6 +118,7 @@ def fill_cache(
         batches = _computed(partial(forward, variables), fetch, plan.missing, batch_size, local)
         for span, arrays in _by_span(batches, report):
             cache.write_shard(plan, span, arrays)
+            stopping.check()
         cache.finish(plan, process_index=process_index, wait=_wait if jax.process_count() > 1 else _nothing)
         spent += time.perf_counter() - start
     return folders, spent

@@ -67,6 +67,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carries out parsed arguments; 0, or 1 after one line on standard error that says what to do."""
+    from kdhash import processes  # here: --help starts no JAX
+
     try:
         _check(args)
         _extract(args)
@@ -74,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         if os.environ.get("KDHASH_TRACEBACK"):
             raise
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        if args.coordinator:
+            processes.leave(1)  # the others wait for this one, which must not wait for them
         return 1
     return 0
 
@@ -100,14 +104,15 @@ def _extract(args: argparse.Namespace) -> None:
     import numpy as np
     from jax.sharding import Mesh
 
+    from kdhash import processes
     from kdhash.data.stream import open_pictures
     from kdhash.teachers import cache
     from kdhash.teachers.extract import fill_cache
     from kdhash.teachers.registry import load_teacher
 
-    if args.coordinator:
-        jax.distributed.initialize(args.coordinator, args.process_count, args.process_index)
-    first = jax.process_index() == 0
+    mode = "on" if args.coordinator else "off"
+    processes.start(mode, coordinator=args.coordinator, count=args.process_count, index=args.process_index)
+    first = processes.first()
     say: Callable[[str], None] = (lambda text: print(text, flush=True)) if first else (lambda text: None)
     teachers = []
     for source in args.teacher:

@@ -38,6 +38,7 @@ class Teacher(NamedTuple):
     )
     parameters: int
     preprocessing: Preprocessing
+    backbone: dict[str, Any]  # 'arch', 'sizes' and 'dtype' of the network inside `apply`
 
 
 class TextTeacher(NamedTuple):
@@ -51,6 +52,7 @@ class TextTeacher(NamedTuple):
     length: int
     identity: str  # sha256 over the weights and the architecture
     parameters: int
+    backbone: dict[str, Any]
 
 
 def load_teacher(
@@ -98,6 +100,7 @@ def load_teacher(
         identity=_identity(source, recipe),
         parameters=_count(network.variables),
         preprocessing=wanted,
+        backbone={"arch": network.arch, "sizes": network.sizes, "dtype": dtype},
     )
 
 
@@ -126,6 +129,7 @@ def load_text_teacher(
         length=module.length,
         identity=_identity(source, {"arch": network.arch, "sizes": network.sizes}),
         parameters=_count(network.variables),
+        backbone={"arch": network.arch, "sizes": network.sizes, "dtype": "float32"},
     )
 
 

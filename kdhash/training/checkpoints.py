@@ -1,61 +1,88 @@
 """Orbax, behind one small door.
 
-Two of its habits are guarded here: `max_to_keep` with a best function deletes the newest checkpoint when it is not among
-the best, and saving a step that exists writes nothing and says so only in its return value.
+Some of its habits are guarded here: `max_to_keep` with a best function deletes the newest checkpoint when it is not among the
+best; saving a step that exists writes nothing and says so only in its return value; and among several processes it saves only
+what all of them have a part of.
 """
 
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from kdhash.processes import by_first, share_of
+
 SCORE = "score"
+NO_SCORE = float("-inf")  # of a state that was saved without being validated
 
 
 class Checkpoints:
     """The last and the best checkpoint of one training run, written in the background.
 
-    Each holds the state and its score (larger is better). Used as a context manager; leaving it waits for the writes.
+    Each holds the state and its score (larger is better). Of several processes, those that have devices in `mesh` write and read
+    together (None: all). Used as a context manager; leaving it waits for the writes.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, mesh: Mesh | None = None):
+        self._mesh = mesh
+        self._alone = mesh is not None and jax.process_count() > 1 and share_of(mesh)[1] == 1
         policy = AnyPreservationPolicy([LatestN(1), BestN(get_metric_fn=lambda metrics: metrics[SCORE], n=1)])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
             best_fn=lambda metrics: metrics[SCORE],
             enable_async_checkpointing=True,
+            create=not self._alone,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(**self._who()),
         )
+        if self._alone:
+            Path(folder).mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+            return  # another process is gone, and with it its part of what is being written
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def save(self, step: int, state: Any, score: float) -> None:
-        """Starts to write `state` as `step`. Raises RuntimeError where the step exists already."""
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state))
+    def save(self, step: int, state: Any, score: float = NO_SCORE) -> None:
+        """Starts to write `state`, on all devices of the mesh, as `step`. Raises RuntimeError where the step exists already."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(jax.device_get(state) if self._alone else state)
+        )
         if not self._manager.save(step, args=args, metrics={SCORE: score}):
             raise RuntimeError(
                 f"checkpoint of step {step} was not written: it exists in {self._manager.directory}"
             )
 
     def latest_step(self) -> int | None:
-        return self._manager.latest_step()
+        return by_first(self._manager.latest_step, self._mesh)
 
     def best_step(self) -> int | None:
         self._manager.wait_until_finished()
-        return self._manager.best_step()
+        return by_first(self._manager.best_step, self._mesh)
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of `step`, with the shapes, types and shardings of `like`."""
         self._manager.wait_until_finished()
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        )
-        return restored["state"]
+
+        def wanted(leaf: Any) -> Any:
+            if self._alone:
+                return np.zeros(leaf.shape, leaf.dtype)
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(wanted, like)))
+        state = self._manager.restore(step, args=args)["state"]
+        return jax.tree.map(lambda leaf, model: jax.device_put(leaf, model.sharding), state, like)
+
+    def _who(self) -> dict[str, Any]:
+        if not self._alone:
+            return {}
+        mine = jax.process_index()
+        return {"primary_host": mine, "active_processes": {mine}, "barrier_sync_key_prefix": f"process{mine}"}

@@ -9,10 +9,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from kdhash import stopping
 from kdhash.methods.interface import Batch, Method, Variables
+from kdhash.processes import share_of
+from kdhash.progress import Progress
 from kdhash.training.checkpoints import Checkpoints
-from kdhash.training.mapping import Prepare, make_train_step, put_batch, replicate
-from kdhash.training.metric_log import MetricLog, Watch
+from kdhash.training.mapping import Prepare, make_train_step, put_batch, raised_anywhere, replicate
+from kdhash.training.metric_log import MetricLog
 from kdhash.training.state import create_state, make_optimizer
 
 IN_FLIGHT = 2  # steps handed to the devices ahead of the one that they work on
@@ -34,7 +37,7 @@ class Schedule(NamedTuple):
 
 
 class Batches(Protocol):
-    """Random access by step: `batches[step]` is this process's share of the global batch of that step."""
+    """Random access by step: `batches[step]` is this process's share (of those in the mesh) of that step's global batch."""
 
     def __getitem__(self, step: int) -> Batch: ...
 
@@ -64,9 +67,12 @@ def train(
 
     The same `folder` resumes at its last checkpoint and ends in the same parameters, bit for bit: batches and random
     numbers are functions of `seed` and the step alone. `validate(variables)` gives a score, larger is better; without it
-    the last parameters are the best. Raises TrainingFailed naming the step and the term where a loss is not finite.
+    the last parameters are the best. To be called by all processes that have devices in `mesh`; one of them writes and speaks.
+    Raises TrainingFailed naming the step and the term where a loss is not finite, and Stopped, with a checkpoint of that very
+    step, where one of the processes got SIGTERM.
     """
     folder = Path(folder)
+    speaks = share_of(mesh)[0] == 0
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = make_optimizer(
         schedule.optimizer,
@@ -78,14 +84,16 @@ def train(
     )
     step_fn = make_train_step(method, optimizer, seed=seed, mesh=mesh, mapping=mapping, prepare=prepare)
     put = (lambda batch: put_batch(batch, mesh)) if mapping == "jit" else (lambda batch: batch)
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    stop_anywhere = raised_anywhere(mesh, IN_FLIGHT)
+    with Checkpoints(folder / "checkpoints", mesh) as checkpoints:
         example = _prepared(prepare, batches[0])
         state = replicate(create_state(method, optimizer, example, seed), mesh)
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         start = checkpoints.latest_step() or 0
         if start:
-            state = checkpoints.restore(start, state)
-        log = MetricLog(folder, start)
-        watch = Watch(label, schedule.steps, "steps", start)
+            state = checkpoints.restore(start, like)
+        log = MetricLog(folder, start, writes=speaks)
+        watch = Progress(label, schedule.steps, "steps", start) if speaks else None
         stream = _plain_stream(batches, start, put) if prefetch is None else prefetch(batches, start, put)
         pending: list[tuple[int, dict[str, jax.Array]]] = []
         score = math.nan
@@ -96,24 +104,32 @@ def train(
                 if len(pending) > IN_FLIGHT:
                     jax.block_until_ready(pending[-1 - IN_FLIGHT][1])
                 last = step == schedule.steps
-                if last or step % schedule.log_every == 0 or step % schedule.checkpoint_every == 0:
+                kept = last or step % schedule.checkpoint_every == 0
+                stop = stop_anywhere(stopping.asked()) and not last
+                if kept or stop or step % schedule.log_every == 0:
                     loss = _write(log, pending)
                     note = f"loss {loss:.4f}" + ("" if math.isnan(score) else f"  validation {score:.4f}")
-                    watch.update(step, note, schedule.batch_size, "examples")
-                if last or step % schedule.checkpoint_every == 0:
+                    if watch:
+                        watch.update(step, note, schedule.batch_size, "examples")
+                if kept:
                     score = float(step) if validate is None else validate(state.variables)
                     if not math.isfinite(score):
                         raise TrainingFailed(f"step {step}: the validation score is {score}")
                     if validate is not None:
                         log.write(step, {"validation": score})
-                    checkpoints.save(step, state, score)
+                    checkpoints.save(step, replicate(state, mesh), score)
+                elif stop:
+                    checkpoints.save(step, replicate(state, mesh))
+                if stop:
+                    raise stopping.Stopped(f"{label}: saved after step {step} of {schedule.steps}")
         finally:
-            watch.close()
+            if watch:
+                watch.close()
             log.close()
             stream.close()
         best = checkpoints.best_step()
         if schedule.keep == "best" and best is not None and best != schedule.steps:
-            state = checkpoints.restore(best, state)
+            state = checkpoints.restore(best, like)
     return state.variables
 
 

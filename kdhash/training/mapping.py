@@ -2,9 +2,11 @@
 
 Under 'jit' the batch is one global array, divided over the mesh by its sharding: losses over pairs and batch norm see the
 whole batch without a line of code. Under 'pmap' each device runs the forward pass on its share, batch norm averages over
-the axis, outputs are gathered, and every device computes the same global loss. Both give the numbers of one device.
+the axis, outputs are gathered, and every device computes the same global loss. Both give the numbers of one device, also where
+the devices belong to several processes, of which each brings its part of a batch.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdhash.methods.interface import Batch, Method
+from kdhash.processes import share_of
 from kdhash.training.state import TrainState
 
 AXIS = "data"
@@ -22,9 +25,14 @@ Prepare = Callable[[jax.Array, Batch], Batch]  # (one key an example, raw batch)
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh with one axis, 'data', over all devices (or those given)."""
-    devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    """A mesh with one axis, 'data', over all devices of all processes (or those given).
+
+    Each process's devices stand together, in the order of processes: so do its rows of a batch.
+    """
+    ordered = sorted(
+        jax.devices() if devices is None else devices, key=lambda one: (one.process_index, one.id)
+    )
+    return Mesh(np.asarray(ordered), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
@@ -34,8 +42,36 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The same values on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """The same values, which every process has, on every device of the mesh."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    if share_of(mesh)[1] == 1:
+        return jax.device_put(tree, everywhere)
+
+    def place(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
+            return leaf
+        return jax.make_array_from_process_local_data(everywhere, np.asarray(leaf))
+
+    return jax.tree.map(place, tree)
+
+
+def raised_anywhere(mesh: Mesh, delay: int) -> Callable[[bool], bool]:
+    """ask(flag) -> whether any process of the mesh had raised its flag `delay` calls ago: the same answer in all of them.
+
+    The flags travel with the steps, so that asking waits for no step younger than those `delay` calls. A mesh of one process
+    answers at once.
+    """
+    if share_of(mesh)[1] == 1:
+        return lambda flag: flag
+    local = len(mesh.local_devices)
+    collect = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    travelling: deque[jax.Array] = deque()
+
+    def ask(flag: bool) -> bool:
+        travelling.append(collect(put_batch(np.full(local, flag), mesh)))
+        return len(travelling) > delay and bool(travelling.popleft())
+
+    return ask
 
 
 def make_train_step(
@@ -97,11 +133,11 @@ def make_train_step(
 
 
 def _pmap_step(device_step, mesh: Mesh):
-    devices = list(mesh.devices.flat)
+    devices, local = list(mesh.devices.flat), len(mesh.local_devices)
     mapped = jax.pmap(device_step, AXIS, in_axes=(None, 0), out_axes=(None, None), devices=devices)
 
     def step(state, batch):
-        shares = jax.tree.map(lambda x: np.asarray(x).reshape(len(devices), -1, *x.shape[1:]), batch)
+        shares = jax.tree.map(lambda x: np.asarray(x).reshape(local, -1, *x.shape[1:]), batch)
         return mapped(state, shares)
 
     return step
@@ -112,9 +148,17 @@ def make_encode(
 ) -> Callable[[Any, Callable[[np.ndarray], Any], np.ndarray], np.ndarray]:
     """encode(variables, fetch, rows) -> real-valued codes [rows, bits], mapped over the mesh in batches of `batch_size`.
 
-    `fetch(rows)` gives the method's inputs. The last batch is filled up with copies that are cut off again.
+    `fetch(rows)` gives the method's inputs; each process is asked for its part of a batch, and all get the codes of all rows.
+    The last batch is filled up with copies that are cut off again.
     """
-    apply = jax.jit(method.encode)
+    place, count = share_of(mesh)
+    mine = slice(place * batch_size // count, (place + 1) * batch_size // count)
+    spread, everywhere = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in ((AXIS,), ()))
+
+    def codes(variables: Any, inputs: Any) -> jax.Array:
+        return jax.lax.with_sharding_constraint(method.encode(variables, inputs), spread)
+
+    apply = jax.jit(codes, out_shardings=everywhere)
 
     def encode(variables: Any, fetch: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
         variables = replicate(variables, mesh)
@@ -122,7 +166,7 @@ def make_encode(
         for start in range(0, len(rows), batch_size):
             chunk = rows[start : start + batch_size]
             padded = np.pad(chunk, (0, batch_size - len(chunk)), mode="edge")
-            parts.append(np.asarray(apply(variables, put_batch(fetch(padded), mesh)))[: len(chunk)])
+            parts.append(np.asarray(apply(variables, put_batch(fetch(padded[mine]), mesh)))[: len(chunk)])
         return np.concatenate(parts)
 
     return encode

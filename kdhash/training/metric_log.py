@@ -1,23 +1,25 @@
-"""What a run writes while it trains: metrics.jsonl, TensorBoard, and lines or a bar for whoever watches."""
+"""What a run writes while it trains: metrics.jsonl and TensorBoard."""
 
 import json
 import os
-import sys
-import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 FILE = "metrics.jsonl"
 
 
 class MetricLog:
-    """Appends {'step', name: value} lines. A resumed run first drops the lines after the step that it resumes from."""
+    """Appends {'step', name: value} lines. A resumed run first drops the lines after the step that it resumes from.
 
-    def __init__(self, folder: str | Path, resume_step: int):
+    `writes` False makes one that does nothing: of several processes one writes.
+    """
+
+    def __init__(self, folder: str | Path, resume_step: int, writes: bool = True):
         self.path = Path(folder) / FILE
+        self._writes = writes
+        if not writes:
+            return
         kept = [line for line in read_metrics(folder) if line["step"] <= resume_step]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -26,14 +28,17 @@ class MetricLog:
         self._board = SummaryWriter(str(Path(folder) / "tb"), purge_step=resume_step + 1, write_to_disk=True)
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        if not self._writes:
+            return
         self._file.write(json.dumps({"step": step} | values) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        if self._writes:
+            self._file.close()
+            self._board.close()
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:
@@ -48,42 +53,3 @@ def read_metrics(folder: str | Path) -> list[dict[str, float]]:
         except json.JSONDecodeError:
             break
     return lines
-
-
-class Watch:
-    """Progress of `total` units of work: a bar with rate and time left on a terminal, plain lines elsewhere."""
-
-    def __init__(self, label: str, total: int, unit: str, start: int = 0, every_seconds: float = 5.0):
-        self.label, self.total, self.unit, self.every = label, total, unit, every_seconds
-        self._first, self._began, self._said = start, time.perf_counter(), 0.0
-        self._bar: Progress | None = None
-        if sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(label, total=total, completed=start, note="")
-
-    def update(self, done: int, note: str = "", scale: float = 1.0, unit: str | None = None) -> None:
-        """Says that `done` units are finished. `scale` units of the rate (such as images) go to one unit of work."""
-        elapsed = time.perf_counter() - self._began
-        speed = (done - self._first) / elapsed if elapsed > 0 else 0.0
-        rate = f"{speed * scale:,.0f} {unit or self.unit}/s"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, note=f"{rate} {note}")
-        elif elapsed - self._said >= self.every or done >= self.total:
-            self._said = elapsed
-            left = (self.total - done) / speed if speed else float("nan")
-            print(
-                f"{self.label}: {done}/{self.total} {self.unit}  {rate}  {left:.0f} s left  {note}".rstrip(),
-                flush=True,
-            )
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()

@@ -142,7 +142,7 @@ def test_pairs_serve_as_pictures_of_the_feature_cache(tmp_path):
     write_folder(tmp_path)
     pairs = load_pairs("tiny", tmp_path)
     wanted = Preprocessing(size=8, mean=(0.0,) * 3, std=(1.0,) * 3)
-    teacher = Teacher("means", apply, {}, 3, None, "identity", 0, wanted)
+    teacher = Teacher("means", apply, {}, 3, None, "identity", 0, wanted, {})
     mesh = Mesh(np.asarray(jax.devices()[:1]), ("data",))
     folders, _ = fill_cache(teacher, pairs, ("original",), tmp_path / "cache", mesh=mesh, batch_size=4)
     assert cache.read(folders["original"])["features"].shape == (6, 3)

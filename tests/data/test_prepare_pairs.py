@@ -97,6 +97,28 @@ def test_one_text_no_labels_no_split(tmp_path, pictures):
     assert pairs.texts[by_id(pairs)["3"]] == ("number 3",)
 
 
+@pytest.mark.parametrize("fault", ["missing", "damaged"])
+def test_queries_are_drawn_among_pictures_that_can_be_read(tmp_path, pictures, fault):
+    lines = "\n".join(f"{number}.png,number {number}" for number in range(6))
+    (pictures / "pairs.csv").write_text(f"image,text\n{lines}\n")
+
+    def query(folder):
+        report = prepare_pairs(pictures / "pairs.csv", "mine", folder, size=8, query_share=0.2)
+        assert report.counts["query"] == 1
+        pairs = load_pairs("mine", folder)
+        return pairs.ids[pairs.splits["query"][0]], report
+
+    drawn, _ = query(tmp_path / "all")
+    if fault == "missing":
+        (pictures / drawn).unlink()
+    else:
+        (pictures / drawn).write_bytes(b"?")
+    other, report = query(tmp_path / "others")
+    assert other != drawn
+    assert report.counts == {"database": 4, "query": 1}
+    assert [identity for _, identity, _ in report.skipped] == [drawn]
+
+
 def test_rows_left_out(tmp_path, pictures, capsys):
     (pictures / "1.png").write_bytes(b"?")
     (pictures / "2.png").write_bytes((pictures / "2.png").read_bytes()[:60])

@@ -1,15 +1,22 @@
 """A BRCD run on handwritten digits with two small frozen networks: rows, seeds, a second start, errors."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from safetensors.numpy import load_file
 
-from kdhash.config import ConfigError
+from kdhash.config import ConfigError, check_config
+from kdhash.data import load_dataset, load_protocol
 from kdhash.experiment.brcd_run import claims
 from kdhash.experiment.hasher_inputs import choose_views, open_inputs
 from kdhash.experiment.run import run
+from kdhash.export import load_model
+from kdhash.export.write import export_run
 from kdhash.models.backbones import make_backbone
+from kdhash.retrieval import mean_average_precision
 from kdhash.teachers.registry import save_variables
 from kdhash.teachers.views import view_pictures
 from tests.experiment.test_run import load_config, results_of
@@ -87,6 +94,12 @@ def test_every_row_is_scored_both_ways_over_both_seeds(finished_run):
     assert "asymmetric map@1000" not in rows["teacher"]["metrics"]
     assert len(results["claims"]) == 6
     assert results["clusters"]["count"] in (3, 5, 8, 10)
+    study = results["margins"]
+    assert (study["seed"], study["study_margins"]) == (0, [0.5])
+    assert 0 < study["study_kept"][0] < 1
+    assert len(study["study_validation"]) == 1
+    # what features are regressed to by is thrown away after training
+    assert rows["feature"]["parameters"] == rows["none"]["parameters"] == rows["brcd"]["parameters"]
 
 
 def test_frozen_networks_are_the_same_after_all_training(finished_run):
@@ -108,6 +121,24 @@ def test_on_frozen_networks_only_heads_are_trained(finished_run):
         }
 
 
+def test_exported_models_score_as_reported_also_against_their_teacher(finished_run, weights, tmp_path):
+    workdir, report, _ = finished_run
+    dataset, protocol = load_dataset("digits", None), load_protocol(workdir / "protocol")
+    pictures, labels = dataset.images[np.arange(len(dataset))], dataset.labels
+    codes, hashes = {}, {}
+    for row in ("teacher", "brcd"):
+        facts = export_run(workdir, tmp_path / row, row=row, seed=1, weights_dir=weights, onnx=False)
+        codes[row] = load_model(tmp_path / row).encode_pictures(pictures)
+        hashes[row] = facts.hash
+    assert facts.searches == (hashes["brcd"], hashes["teacher"])
+    said = facts.document["facts"]["metrics"]
+    assert said == next(row for row in results_of(report)["rows"] if row["name"] == "brcd")["by_seed"][1]
+    query, database = protocol.query, protocol.database
+    for name, key in (("brcd", "map@1000"), ("teacher", "asymmetric map@1000")):
+        sides = codes["brcd"][query], codes[name][database], labels[query], labels[database]
+        assert mean_average_precision(*sides, 1000) == pytest.approx(said[key], abs=1e-4)
+
+
 def test_report_shows_masks_and_clusters(finished_run):
     folder = finished_run[1].parent
     assert {"masks.png", "clusters.png", "training.png", "retrieved_1.png"} <= {
@@ -121,11 +152,32 @@ def test_report_shows_masks_and_clusters(finished_run):
 def test_second_start_trains_nothing_again(finished_run, weights):
     workdir, report, _ = finished_run
     before = results_of(report)
-    stamps = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")}
+    stamps = {path: path.stat().st_mtime_ns for path in workdir.rglob("model.safetensors")}
     assert len(stamps) == 2 * (1 + len(ROWS)) + 1
     run(small(weights), workdir, command="the command")
-    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")} == stamps
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("model.safetensors")} == stamps
     assert results_of(report)["rows"] == before["rows"]  # times included: nothing is measured again
+
+
+def test_labels_of_queries_choose_nothing(tmp_path, weights, monkeypatch):
+    """Only the scores of the queries change: no epoch, no validation score, no weight."""
+    digits = load_dataset("digits", None)
+    test = np.asarray(digits.splits["test"])
+    labels = digits.labels.copy()
+    labels[test] = labels[np.random.default_rng(0).permutation(test)]
+    config = small(weights).unlock()
+    config.seeds, config.student.rows, config.student.margins = (0,), ("brcd",), ()
+    config.hasher.schedule.epochs = 3.0  # a checkpoint after each: there is something to choose
+    found = {}
+    for name, dataset in (("true", digits), ("permuted", dataclasses.replace(digits, labels=labels))):
+        monkeypatch.setattr("kdhash.experiment.run.load_dataset", lambda *_, dataset=dataset, **__: dataset)
+        rows = results_of(run(config.lock(), tmp_path / name))["rows"]
+        found[name] = {row["name"]: row["metrics"] for row in rows}
+    for row in ("teacher", "brcd"):
+        true, permuted = (load_file(tmp_path / name / "seed0" / row / "model.safetensors") for name in found)
+        jax.tree.map(np.testing.assert_array_equal, true, permuted)
+        assert found["true"][row]["validation"] == found["permuted"][row]["validation"]
+        assert found["true"][row]["map@1000"] > found["permuted"][row]["map@1000"] + 0.05
 
 
 def test_two_different_views_are_drawn_and_all_data_follow_them():
@@ -188,6 +240,40 @@ def test_a_claim_holds_only_beyond_the_spread_of_seeds():
     ("field", "value", "message"),
     [
         ("hasher.base", "itq", "choose one of cibhash"),
+        ("hasher.temperature", 0.0, "must be positive"),
+        ("hasher.teacher_hidden", -5, "must not be negative"),
+        ("hasher.kl_weight", -1.0, "must not be negative"),
+        ("hasher.gamma", None, "give a number"),
+        ("student.hidden", 2.5, "give a whole number"),
+        ("clusters.starts", 0, "must be positive"),
+        ("clusters.count", 2.5, "give their number"),
+        ("clusters.count", 100_000, "asks for 100000 clusters of 1242 training pictures"),
+        ("clusters.counts", (5, 10, 2000), "asks for 2000 clusters of 1242 training pictures"),
+        ("hasher.schedule.batch_size", 5008, "there are 1242 training pictures"),
+        ("student.margins", (0.5, 7.0), "must lie in [0, 1)"),
+        ("student.forms.brcd.margin", -1.0, "must lie in [0, 1)"),
+        ("student.forms.brcd.margin", None, "is missing; the kind 'brcd' needs it"),
+        ("student.forms.brcd.mask", None, "is missing; the kind 'brcd' needs it"),
+        ("student.forms.brcd.alpha", 7.0, "must lie in [0, 1]"),
+        ("student.forms.brcd.alpha", "all", "give a number"),
+        ("student.forms.brcd.weight", -1.0, "must not be negative"),
+        (
+            "student.forms.brcd.offset_positive",
+            True,
+            "choose from weight, mask, margin, remove_false_negatives",
+        ),
+        ("student.forms.brcd.published", 1, "give True or False"),
+        ("student.forms.brcd.temperature", 0.3, "it is that of config.hasher; take it out"),
+        ("student.forms.brcd.masks", 0.3, "they follow from 'mask' and 'margin'; take it out"),
+        ("student.forms.kl.temperature", 0.0, "must be positive"),
+        ("student.forms.kl.temperature", None, "is missing; the kind 'kl' needs it"),
+        ("student.forms.kl.temprature", 4.0, "choose from weight, temperature"),
+        ("student.forms.rkd.angel", 4.0, "choose from weight, distance, angle"),
+        ("student.forms.rkd.angle", -4.0, "must not be negative"),
+        ("student.forms.sp.temperature", 4.0, "choose from weight"),
+        ("student.forms.feature.width", 4, "choose from weight"),
+        ("student.forms.none.weight", 1.0, "no option of the kind 'none'; it has none"),
+        ("student.forms.crd.items", 5000, "choose from weight, temperature"),
         ("seeds", (1, 1), "different numbers"),
         ("features.contrast_views", 1, "give 2 or more"),
         ("clusters.counts", (5, 3), "rising"),
@@ -209,10 +295,26 @@ def test_bad_field_is_one_clear_line_before_any_work(tmp_path, weights, field, v
     for name in path:
         part = part[name]
     with part.unlocked(), part.ignore_type():
-        part[last] = value
+        if value is None:
+            del part[last]
+        else:
+            part[last] = value
     with pytest.raises(ConfigError) as error:
         run(config, tmp_path / "run")
     assert message in str(error.value)
     assert f"config.{field.removesuffix('.kind')}" in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["brcd_cifar10", "brcd_scratch", "brcd_scratch_full"])
+def test_what_is_shipped_and_what_may_be(name, weights):
+    config = load_config(name).unlock()
+    config.dataset, config.protocol, config.validation_per_class = "digits", "holdout", 20
+    if name == "brcd_cifar10":
+        config.backbones = small(weights).backbones
+        config.weights_dir = str(weights)
+    config.student.forms.bare = ConfigDict({"kind": "sp"})  # weight 1
+    config.student.forms.all = ConfigDict({"kind": "rkd", "weight": 0.0, "distance": 0, "angle": 2.0})
+    config.hasher.teacher_hidden = 0
+    check_config(config.lock(), devices=8)

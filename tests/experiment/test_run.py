@@ -1,5 +1,6 @@
 """The whole river on handwritten digits, made small; then again, and with another config."""
 
+import dataclasses
 import importlib.util
 import json
 import time
@@ -9,8 +10,13 @@ import numpy as np
 import pytest
 
 from kdhash.config import ConfigError, check_config, flat
+from kdhash.data import load_dataset, load_protocol
+from kdhash.experiment import run as job
 from kdhash.experiment.run import run
-from kdhash.experiment.workdir import begin, claim, fingerprint, finish, finished
+from kdhash.experiment.workdir import begin, claim, fingerprint, finish, finished, keep_protocol
+from kdhash.export import load_model
+from kdhash.export.write import export_run
+from kdhash.retrieval import mean_average_precision
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -77,6 +83,18 @@ def test_second_start_does_nothing_again_and_reports_the_same(finished_run):
     assert before["rows"] == after["rows"]
 
 
+def test_an_exported_student_scores_as_reported(finished_run, tmp_path):
+    workdir, report = finished_run
+    facts = export_run(workdir, tmp_path / "model", onnx=False)
+    dataset, protocol = load_dataset("digits", None), load_protocol(workdir / "protocol")
+    codes = load_model(tmp_path / "model").encode_pictures(dataset.images[np.arange(len(dataset))])
+    row = next(row for row in results_of(report)["rows"] if row["name"] == "student, taught by attention")
+    assert facts.document["facts"]["metrics"] == row["metrics"]
+    query, database, labels = protocol.query, protocol.database, dataset.labels
+    found = mean_average_precision(codes[query], codes[database], labels[query], labels[database])
+    assert found == pytest.approx(row["metrics"]["map@all"], abs=1e-4)
+
+
 def test_attention_weights_of_every_class_sum_to_one(finished_run):
     with np.load(finished_run[0] / "evaluate" / "arrays.npz") as arrays:
         shaped = [value for value in arrays.values() if value.shape == (10, 3)]
@@ -89,6 +107,47 @@ def test_workdir_of_another_config_is_refused_with_the_fields(finished_run):
     other.student.weights.code = 3.0
     with pytest.raises(ConfigError, match=r"bits: 16 there, 32 now\n  student\.weights\.code"):
         run(other, finished_run[0])
+
+
+def as_it_is(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_data_that_have_changed_are_refused_and_nothing_is_touched(finished_run, monkeypatch):
+    workdir = finished_run[0]
+    digits = load_dataset("digits", None)
+    fewer = digits.splits | {"test": digits.splits["test"][:-3]}
+    changed = {
+        "  data: .* there, 0ther there now$": {"fingerprint": "0ther there"},
+        r"  query: (\d+) rows there, \d+ now": {"splits": fewer},
+        "  train: as many rows, but other ones": {"ids": list(digits.ids)[::-1]},
+    }
+    before = as_it_is(workdir)
+    for message, fields in changed.items():
+        other = dataclasses.replace(digits, **fields)
+        with monkeypatch.context() as patch:
+            patch.setattr(job, "load_dataset", lambda *_, other=other, **__: other)
+            with pytest.raises(ConfigError, match=f"(?s)choose a new --workdir.*\n{message}"):
+                run(small(), workdir)
+    assert as_it_is(workdir) == before
+
+
+def test_a_damaged_split_is_named(tmp_path):
+    dataset, protocol = job._data(small())
+    keep_protocol(tmp_path, protocol)
+    assert keep_protocol(tmp_path, protocol).checksum == protocol.checksum
+    about = json.loads((tmp_path / "protocol.json").read_text())
+    (tmp_path / "protocol.json").write_text(json.dumps(about | {"checksum": "0"}))
+    with pytest.raises(ConfigError, match="damaged: .*protocol.npz has checksum"):
+        keep_protocol(tmp_path, protocol)
+    (tmp_path / "protocol.npz").unlink()
+    with pytest.raises(ConfigError, match="damaged: no protocol at"):
+        keep_protocol(tmp_path, protocol)
+    (tmp_path / "protocol.json").unlink()  # a first start that was killed before it was done
+    assert keep_protocol(tmp_path, protocol).checksum == protocol.checksum
+    assert (tmp_path / "protocol.json").exists()
 
 
 def test_moving_the_data_is_no_other_config(tmp_path):

@@ -149,9 +149,21 @@ def test_matrices_of_false_negatives_as_published(vectors, case):
     for options, kind in (("fp", "unmasked"), ("rd_fp", "masked")):
         found = losses.same_cluster_published(clusters, o[f"assign.aug_cluster_{kind}"])
         np.testing.assert_array_equal(found, o[f"step_published.{options}.fn_matrix"] < 0)
-    np.testing.assert_array_equal(
-        losses.same_cluster(clusters, clusters), o["step_published.fn.fn_matrix"] < 0
-    )
+    for options in ("fn", "rd_fn"):
+        np.testing.assert_array_equal(
+            losses.same_cluster(clusters, clusters), o[f"step_published.{options}.fn_matrix"] < 0
+        )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_shares_of_the_anchor_as_published(vectors, case):
+    o = case_of(vectors, case)
+    clusters = o["index_to_cluster"][o["item_index"]]
+    other = {"fp": "assign.aug_cluster_unmasked", "rd_fp": "assign.aug_cluster_masked"}
+    for name in STEPS:
+        second = o[other[name]] if name in other else clusters
+        alpha = losses.offset_alpha(clusters, second, float(o["alpha"]))
+        np.testing.assert_allclose(alpha, o[f"step_published.{name}.alpha_vec"], rtol=1e-6)
 
 
 def test_corrected_step_looks_at_unmasked_second_views(vectors):

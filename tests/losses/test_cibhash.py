@@ -57,8 +57,9 @@ def test_values_and_gradients(vectors, case, bits):
                 close(gradient, o[f"{name}.grad_{kind}_{view}"], relative, absolute)
 
 
-def test_parts_of_the_kl(vectors):
-    o = case_of(vectors, "c0")
+@pytest.mark.parametrize("case", CASES)
+def test_parts_of_the_kl(vectors, case):
+    o = case_of(vectors, case)
     close(losses.bernoulli_kl(o["logits_i"], o["logits_j"]), o["kl.ij"], 2e-5, 1e-7)
     close(losses.bernoulli_kl(o["logits_j"], o["logits_i"]), o["kl.ji"], 2e-5, 1e-7)
 

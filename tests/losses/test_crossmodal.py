@@ -13,6 +13,7 @@ from tests.losses.vectors import case_of, close, over_eight_devices
 
 CASES = ("c0", "c1", "c2")
 DJSRH = {"mir": (0.9, 0.1), "nus": (0.6, 0.1), "wiki": (0.3, 0.3)}
+SIDES = ("LEFT", "RIGHT")
 JDSH = [f"jdsh_{data}_{kind}" for data in ("MIR", "NUS") for kind in ("published", "fitted")]
 DSAH = {
     "cross": ("loss_it", 1),
@@ -38,7 +39,7 @@ def parameters(o, name):
 
 
 def affinities(o, dtype):
-    """{the oracle's name: the matrix}."""
+    """{the oracle's name: the matrix, or a threshold}."""
     found = {
         f"S_{kind}": losses.scaled_cosine(jnp.asarray(o[f"feat_{kind}"], dtype)) for kind in ("img", "txt")
     }
@@ -49,10 +50,13 @@ def affinities(o, dtype):
         p = parameters(o, name)
         fused = losses.jdsh_fused(s_image, s_text, alpha=p["alpha"], beta=p["beta"], gamma=p["lamb"])
         found[f"{name.rsplit('_', 1)[0]}.S_fused"] = fused
+        sides = [losses.HalfGaussians(p[f"LOC_{side}"], p["SCALE_LEFT"], p["SCALE_RIGHT"]) for side in SIDES]
+        found[f"{name}.left"] = left = sides[0].thresholds(p["ALPHA"])[0]
+        found[f"{name}.right"] = right = sides[1].thresholds(p["BETA"])[1]
         found[f"{name}.S"] = losses.weigh_distribution(
             fused,
-            left=p["LOC_LEFT"] - p["ALPHA"] * p["SCALE_LEFT"],
-            right=p["LOC_RIGHT"] + p["BETA"] * p["SCALE_RIGHT"],
+            left=left,
+            right=right,
             lowest=p["MIN"],
             highest=p["MAX"],
             l1=p["L1"],
@@ -94,7 +98,7 @@ def everything(o, hid_image, hid_text):
 
 def check(o, found, results):
     for name, matrix in found.items():
-        close(matrix, o[name])
+        close(np.asarray(matrix), o[name])
     for name, ((value, terms), gradients) in results.items():
         close(value, o["dsah.loss_without_decoders" if name == "dsah" else f"{name}.loss"])
         for kind, gradient in zip(("img", "txt"), gradients, strict=True):
@@ -115,7 +119,7 @@ def test_affinities_values_and_gradients(vectors, case, dtype):
     with jax.enable_x64(dtype == np.float64):
         o = case_of(vectors, case, dtype)
         found, results = jax.jit(partial(everything, o))(o["hid_img"], o["hid_txt"])
-    assert len(found) == 12
+    assert len(found) == 20
     assert all(value.dtype == dtype for value in jax.tree.leaves(results))
     check(o, found, results)
 

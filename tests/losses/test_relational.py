@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 from kdhash import losses
 from tests.losses.vectors import case_of, close, over_eight_devices
@@ -26,7 +25,7 @@ LOSSES = {
     "kl_T2": partial(losses.code_kl, temperature=2.0),
 }
 SAME_WIDTH = {"sp_as_published", "kl_T4", "kl_T2"}
-CRD = partial(losses.crd, temperature=0.5, items=50)
+CRD = partial(losses.crd, temperature=0.5)
 ALL = {**LOSSES, "crd": CRD}
 RNG = np.random.default_rng(0)
 S, T = RNG.normal(size=(2, 5, 4))
@@ -194,32 +193,61 @@ def test_zero_for_the_teacher_itself(name):
     assert jax.jit(ALL[name])(jnp.float32(T), jnp.float32(T)) == pytest.approx(0, abs=1e-6)
 
 
-def slow_crd(s, t, temperature, items):
-    total, n = 0.0, len(s)
+def slow_crd(s, t, temperature, mean=None):
+    """Two loops; `mean` is what e is divided by, else that of all pairs of two items."""
+    n = len(s)
+    e = np.exp([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) / temperature for b in t] for a in s])
+    if mean is None:
+        mean = e[~np.eye(n, dtype=bool)].mean()
+    h = e / mean / (e / mean + n - 1)
+    total = 0.0
     for i in range(n):
         for j in range(n):
-            cosine = s[i] @ t[j] / np.linalg.norm(s[i]) / np.linalg.norm(t[j])
-            e = np.exp(cosine / temperature)
-            noise = (n - 1) / items
-            total -= np.log((e if i == j else noise) / (e + noise))
-    return total / n
+            total -= np.log(h[i, j] if i == j else 1 - h[i, j])
+    return total / n, mean
 
 
-@pytest.mark.parametrize(("temperature", "items"), [(0.5, 50), (0.07, 50_000), (2.0, 4)])
-def test_crd(temperature, items):
+@pytest.mark.parametrize("temperature", [0.5, 0.07, 2.0])
+def test_crd(temperature):
+    value, mean = slow_crd(S, T, temperature)
+    slope = np.zeros_like(S)
+    for at in np.ndindex(*S.shape):
+        step = np.zeros_like(S)
+        step[at] = 1e-6
+        up, down = (slow_crd(S + sign * step, T, temperature, mean)[0] for sign in (1, -1))
+        slope[at] = (up - down) / 2e-6
     with jax.enable_x64(True):
-        loss = jax.jit(partial(losses.crd, teacher=T, temperature=temperature, items=items))
-        np.testing.assert_allclose(loss(S), slow_crd(S, T, temperature, items), rtol=1e-11)
-        check_grads(loss, (S,), order=1, modes=["rev"], rtol=1e-6)
+        found, gradient = jax.jit(jax.value_and_grad(partial(losses.crd, temperature=temperature)))(S, T)
+    np.testing.assert_allclose(found, value, rtol=1e-11)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-8)
 
 
 def test_crd_by_hand_and_far_from_zero():
-    # Two items, M = 1 = N: h is sigmoid(cosine / temperature).
-    value = losses.crd(jnp.eye(2), jnp.eye(2), temperature=1.0, items=1)
+    # Two items: the mean of e over the wrong pairs is 1 and N is 1, so that h is sigmoid(cosine / temperature).
+    value = losses.crd(jnp.eye(2), jnp.eye(2), temperature=1.0)
     assert value == pytest.approx(np.log(1 + np.exp(-1)) + np.log(2))
-    # At 1e-3 the exponential of the paper's form overflows: a wrong pair costs its 1000 whole.
-    wrong = losses.crd(jnp.eye(2), jnp.eye(2)[::-1], temperature=1e-3, items=1)
+    # At 1e-3 the exponential of the paper's form overflows: to be 1000 below the wrong pair costs its 1000 whole.
+    wrong = losses.crd(jnp.eye(2), jnp.eye(2)[::-1], temperature=1e-3)
     assert wrong == pytest.approx(1000 + np.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.07])
+def test_crd_knows_an_aligned_student_and_makes_one(temperature):
+    rng = np.random.default_rng(1)
+    teacher = jnp.float32(rng.choice([-1, 1], (64, 64)))
+    student = jnp.float32(rng.choice([-1, 1], (64, 64)))
+    loss = jax.jit(jax.value_and_grad(partial(losses.crd, temperature=temperature)))
+    value, slope = loss(student, teacher)
+    assert loss(teacher, teacher)[0] < 0.9 * value
+    pulls = -slope @ teacher.T  # [i, j]: how much a step of student i goes towards the code of teacher j
+    own = np.diag(pulls)
+    others = (np.sum(pulls, axis=1) - own) / 63
+    assert (own > 0).all()
+    assert (own > 5 * np.abs(others)).all()
+    for _ in range(100):
+        student -= 20 * loss(student, teacher)[1]
+    nearest = np.argmax(np.sign(student) @ teacher.T, axis=1)
+    np.testing.assert_array_equal(nearest, np.arange(64))
 
 
 def test_crd_over_eight_devices_is_that_of_the_global_batch(vectors):

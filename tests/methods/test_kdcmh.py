@@ -9,6 +9,7 @@ import pytest
 from kdhash.methods.fused_similarity import fit_fused_similarity
 from kdhash.methods.kdcmh import FITTED, GROWING, OBJECTIVES, two_towers
 from kdhash.models.two_towers import TwoTowers
+from tests.losses.vectors import case_of, close
 
 RNG = np.random.default_rng(0)
 ITEMS, KINDS, BITS = 48, 4, 16
@@ -41,6 +42,17 @@ def method_of(kind, batch, **more):
     fitted = [fit_fused_similarity(batch["image_seen"], batch["text_seen"])] if kind in FITTED else []
     model = TwoTowers(BITS, image_hidden=24)
     return two_towers(model, OBJECTIVES[kind](*fitted, **options), grow=kind in GROWING)
+
+
+@pytest.mark.parametrize("case", ["c0", "c1", "c2"])
+def test_codes_grow_with_the_epoch_as_djsrh_has_them(oracle, case):
+    o = case_of(oracle("crossmodal"), case)
+    method = two_towers(TwoTowers(o["hid_img"].shape[1]), OBJECTIVES["djsrh"](beta=0.9, intra=0.1))
+    epochs = np.full(len(o["hid_img"]), o["epoch"])
+    batch = {"image_seen": o["feat_img"], "text_seen": o["feat_txt"].astype(np.float32), "epoch": epochs}
+    value, _ = method.loss({"image_logits": o["hid_img"], "text_logits": o["hid_txt"]}, batch)
+    close(value, o["djsrh_mir.loss"])
+    assert np.sqrt(o["epoch"] + 1) == pytest.approx(o["tanh_alpha"])
 
 
 def trained(method, batch, steps=80):

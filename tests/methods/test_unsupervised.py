@@ -12,7 +12,7 @@ from kdhash.methods.unsupervised import BASES
 from kdhash.models.hasher import Hasher
 
 RNG = np.random.default_rng(0)
-OPTIONS = {"kl": {"temperature": 4.0}, "crd": {"temperature": 0.3, "items": 32}}
+OPTIONS = {"kl": {"temperature": 4.0}, "crd": {"temperature": 0.3}}
 
 
 def groups(count=32, classes=4, width=12, noise=0.3):

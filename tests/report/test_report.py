@@ -116,6 +116,27 @@ def test_summary_goes_by_the_first_column_of_the_method(tmp_path):
     assert "<dt>seed</dt><dd>3, 5</dd>" in page
 
 
+def test_a_note_on_labels_stands_above_every_table(tmp_path):
+    results, _ = made_up()
+    results["labels_note"] = f"Labels by {NASTY}."
+    page = write_report(results, {}, tmp_path).read_text()
+    assert "<script" not in page
+    assert page.index("Labels by &lt;script&gt;") < page.index("Comparison")
+    assert table_markdown(results).startswith(f"Labels by {NASTY}.\n\n| row |")
+    assert table_text(results).splitlines()[1] == f"Labels by {NASTY}."
+    assert json.loads((tmp_path / "results.json").read_text())["labels_note"] == results["labels_note"]
+
+
+def test_the_study_of_masks_says_whose_scores_it_shows(tmp_path):
+    results, _ = made_up()
+    kept = {"margins": np.array([0.0, 0.5]), "kept": np.array([[1.0, 0.9], [0.5, 0.4]])}
+    page = write_report(results | {"seeds": [7, 8]}, {"masks": kept}, tmp_path).read_text()
+    assert "validation" not in page.split("Bit masks")[1].split("How this was measured")[0]
+    study = kept | {"study_margins": [0.5], "study_validation": [0.6]}
+    page = write_report(results | {"seeds": [7, 8]}, {"masks": study}, tmp_path).read_text()
+    assert "validation mAP@1000 of the student &#x27;brcd&#x27; of seed 7" in page
+
+
 def test_missing_sections_are_left_out(tmp_path):
     results, _ = made_up()
     page = write_report(results | {"claims": []}, {}, tmp_path).read_text()

@@ -16,8 +16,8 @@ from kdhash.retrieval import (
     radius_curve,
     recall_at_k,
 )
-from kdhash.retrieval.hamming import search
 from kdhash.retrieval.labels import check_labels, shared_labels
+from kdhash.retrieval.nearest import search
 from kdhash.retrieval.ranking import ranked_hit_count, ranked_hits
 
 CASES = ("c0", "c1", "c2", "c3")

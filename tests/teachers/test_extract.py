@@ -177,7 +177,7 @@ def test_pictures_of_any_size_are_resized_and_cut_once(tmp_path):
         seen = preprocess(pictures, wanted)
         return {"features": seen.reshape(len(seen), -1)}
 
-    teacher = Teacher("t", apply, {}, 192, None, "identity", 0, wanted)
+    teacher = Teacher("t", apply, {}, 192, None, "identity", 0, wanted, {})
     pictures = []
     for number, side in enumerate([(8, 8), (11, 11), (20, 31)]):
         pictures.append(np.random.default_rng(number).integers(0, 255, (*side, 3), dtype=np.uint8))

@@ -25,7 +25,7 @@ def texts(folder, monkeypatch):  # noqa: F811
     variables = module.init(jax.random.key(0), jnp.zeros((1, LENGTH), jnp.int32))
 
     def load(name, spec, *, weights_dir, field):
-        return TextTeacher(name, module.apply, variables, 512, LENGTH, "identity", 0)
+        return TextTeacher(name, module.apply, variables, 512, LENGTH, "identity", 0, {})
 
     monkeypatch.setattr(tower_texts, "load_text_teacher", load)
     return TowerTexts("words", {"weights": folder.name}, weights_dir=folder.parent)

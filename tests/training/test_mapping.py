@@ -19,11 +19,11 @@ from kdhash.training.state import create_state, make_optimizer
 BATCH = 32
 
 
-def student(axis_name=None) -> Method:
+def student(axis_name=None, arch="convnet", widths=(4, 8)) -> Method:
     """Batch norm, a loss over pairs (relation) and one over the batch's mean (balance)."""
     return hash_student(
-        arch="convnet",
-        sizes={"widths": (4, 8)},
+        arch=arch,
+        sizes={"widths": widths},
         bits=16,
         classes=3,
         mean=(0.5,) * 3,
@@ -34,10 +34,10 @@ def student(axis_name=None) -> Method:
     )
 
 
-def hasher(axis_name=None) -> Method:
+def hasher(axis_name=None, arch="convnet", widths=(4, 8)) -> Method:
     """Batch norm over two views, a loss that contrasts all of the batch."""
     model = Hasher(
-        bits=16, hidden=8, arch="convnet", sizes=(("widths", (4, 8)),), mean=(0.5,) * 3, axis_name=axis_name
+        bits=16, hidden=8, arch=arch, sizes=(("widths", widths),), mean=(0.5,) * 3, axis_name=axis_name
     )
     return cibhash(model)
 

@@ -1,0 +1,1 @@
+"""A JSON API over an index, and the search page that uses it."""

@@ -1,0 +1,64 @@
+"""Starts programs of this folder, and kdhash.main, as several processes on this machine."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 240  # of a run; generous, as test machines are busy
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def start(module: str, *arguments: object, **environment: str) -> subprocess.Popen:
+    """python -m module; standard error is read together with standard output."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_several(count: int, module: str, *arguments: object) -> list[subprocess.Popen]:
+    """The same with --coordinator, --process_count, --process_index."""
+    place = ("--coordinator", f"localhost:{free_port()}", "--process_count", count, "--process_index")
+    return [start(module, *arguments, *place, index) for index in range(count)]
+
+
+def finish(processes: list[subprocess.Popen], timeout: float = TIMEOUT) -> tuple[list[int], list[str]]:
+    """Exit codes and outputs; what is still running after `timeout` seconds is killed, and an error."""
+    deadline = time.monotonic() + timeout
+    try:
+        outputs = [
+            process.communicate(timeout=max(0.1, deadline - time.monotonic()))[0] for process in processes
+        ]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], outputs
+
+
+def succeed(processes: list[subprocess.Popen]) -> list[str]:
+    codes, outputs = finish(processes)
+    assert codes == [0] * len(processes), "\n".join(outputs)
+    return outputs
+
+
+def wait_until(true: Callable[[], bool], processes: list[subprocess.Popen]) -> None:
+    """Waits while the processes run. Fails where one ends before."""
+    deadline = time.monotonic() + TIMEOUT
+    while not true():
+        assert all(process.poll() is None for process in processes), finish(processes)
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
