@@ -205,16 +205,18 @@ def _columns(args: argparse.Namespace, index: "Index") -> list[str] | None:
 
 def _draw(path: str, index: "Index", query: "Query", results: Sequence[dict[str, Any]]) -> None:
     from kdhash.data.pictures import open_rgb
-    from kdhash.export.sheet import Tile, draw_sheet
     from kdhash.export.thumbnails import thumbnail
+    from kdhash.retrieval.contact_sheet import CELL, Picture, draw_groups
 
     own = index.thumbnail(query.number) if query.number >= 0 else None
     if query.kind == "picture":
-        own = thumbnail(open_rgb(Path(query.value)), 144)
-    tiles = [Tile(own, [Path(query.value).name if own else query.value, "query"], query=True)]
-    for row in results:
-        tiles.append(Tile(index.thumbnail(row["number"]), [row["id"], f"{counted(row['distance'], 'bits')}"]))
-    sheet = draw_sheet(tiles)
+        own = thumbnail(open_rgb(Path(query.value)), CELL)
+    asked = Picture(own, Path(query.value).name if own else query.value, "")
+    found = [
+        Picture(index.thumbnail(row["number"]), row["id"], counted(row["distance"], "bits"))
+        for row in results
+    ]
+    sheet = draw_groups([("query", [asked]), (counted(len(found), "results"), found)])
     temporary = Path(f"{path}.tmp")
     sheet.save(temporary, "PNG")
     os.replace(temporary, path)
