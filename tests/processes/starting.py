@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 240  # of a run; generous, as test machines are busy
+TIMEOUT = 240  # seconds of a run; generous, as test machines are busy
+FLAGS = "--xla_backend_optimization_level=0"  # most of the time here goes into compiling
 
 
 def free_port() -> int:
@@ -23,7 +24,7 @@ def start(module: str, *arguments: object, **environment: str) -> subprocess.Pop
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"} | environment,
+        env=os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,0 +1,132 @@
+"""Configs of whole runs, as small as they come: --config tests/processes/small_runs.py:brcd. Also starts all of them, one after
+the other, as one of several processes: its own arguments are the folder of data and workdirs, and the three of kdhash.main."""
+
+import argparse
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from tests.experiment.test_run import load_config
+
+METHODS = ("dmth", "brcd", "kdcmh")
+NORMAL = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+PAIRS = 240
+
+
+def get_config(method: str) -> ConfigDict:
+    config = {"dmth": _dmth, "brcd": _brcd, "kdcmh": _kdcmh}[method]()
+    config.host_devices = 1
+    return config.lock()
+
+
+def _dmth() -> ConfigDict:
+    """Two small teachers, one fused head, a student without and one with transfer; 97 pictures a batch where codes are made."""
+    config = load_config("quickstart").unlock()
+    config.bits = 16
+    config.teachers = {
+        name: {"arch": "mlp", "sizes": {"widths": (width,)}, **NORMAL}
+        for name, width in (("a", 16), ("b", 8))
+    }
+    config.teacher.rows, config.teacher.width = ("attention",), 64
+    config.student.rows, config.student.arch, config.student.sizes = ("fused",), "mlp", {"widths": (16,)}
+    for part in ("pretrain", "teacher", "student"):
+        _short(config[part].schedule)
+    config.evaluate.baselines = False
+    return config
+
+
+def _brcd() -> ConfigDict:
+    """Teacher and student see pictures and learn by contrast over the whole batch."""
+    config = load_config("brcd_scratch").unlock()
+    config.dataset, config.protocol, config.validation_per_class = "digits", "holdout", 20
+    config.image_size, config.bits = 8, 16
+    config.backbones = {
+        name: {"arch": "mlp", "sizes": {"widths": (width,)}, **NORMAL}
+        for name, width in (("teacher", 32), ("student", 16))
+    }
+    config.features.contrast_views = 2
+    config.clusters.count = 3
+    config.student.rows = ("brcd",)
+    _short(config.hasher.schedule)
+    return config
+
+
+def _kdcmh() -> ConfigDict:
+    """Ready features of pictures, words of texts."""
+    config = load_config("kdcmh_flickr8k").unlock()
+    config.dataset, config.bits, config.seeds, config.image_size = "written", 8, (0,), 8
+    config.train, config.validation = 0, 40
+    config.student.rows = ("kdcmh", "jdsh")
+    for part in (config.teacher, config.student):
+        part.image_hidden = part.text_hidden = 16
+    config.images = {
+        name: {
+            "weights": "net.safetensors",
+            "arch": "mlp",
+            "sizes": {"widths": (16,)},
+            "image_size": 8,
+            **NORMAL,
+        }
+        for name in ("teacher", "student")
+    }
+    for text in config.texts.values():
+        text.words, text.vectors = 20, ""
+    _short(config.schedule)
+    return config
+
+
+def _short(schedule: ConfigDict) -> None:
+    schedule.epochs, schedule.checkpoint_every_epochs, schedule.warmup_epochs = 2.0, 1.0, 0.0
+    schedule.batch_size = 64
+
+
+def write_data(folder: Path) -> None:
+    """The pairs that the config of KDCMH wants, and its network, with random weights."""
+    from kdhash.data.prepare_pairs import prepare_pairs
+    from kdhash.models.backbones import make_backbone
+    from kdhash.teachers.registry import save_variables
+
+    digits, lines = load_digits(), []
+    for i in range(PAIRS):
+        picture = np.repeat((digits.images[i] * 15.9).astype(np.uint8)[..., None], 3, axis=2)
+        Image.fromarray(picture).save(folder / f"{i}.png")
+        name = f"number{digits.target[i]}"
+        split = "query" if i < 40 else "database"
+        lines.append(
+            {"image": f"{i}.png", "captions": [f"the digit {name}"], "labels": [name], "split": split}
+        )
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    prepare_pairs(folder / "pairs.jsonl", "written", folder, size=8)
+    net = make_backbone("mlp", classes=10, widths=(16,))
+    save_variables(
+        folder / "net.safetensors", net.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    )
+
+
+def run_all(folder: Path, workdirs: Path) -> None:
+    from kdhash.experiment.run import run
+
+    for method in METHODS:
+        config = get_config(method)
+        config.data_dir = config.weights_dir = str(folder)
+        run(config, workdirs / method, command="the command")
+
+
+if __name__ == "__main__":
+    from kdhash import processes
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("workdirs", type=Path)
+    parser.add_argument("--coordinator")
+    parser.add_argument("--process_count", type=int)
+    parser.add_argument("--process_index", type=int)
+    args = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", 1)
+    processes.start(coordinator=args.coordinator, count=args.process_count, index=args.process_index)
+    run_all(args.folder, args.workdirs)
