@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     try:
         return _main(_CONFIG.value, _WORKDIR.value or "")
     except BaseException:
-        if not _several():
+        if not processes.several():
             raise
         logging.exception("%s", _name())
         return _leave(1)
@@ -71,7 +71,7 @@ def _main(config: ConfigDict, workdir: str) -> int:
     except stopping.Stopped as stopped:
         return _stop(str(stopped))
     except jax.errors.JaxRuntimeError as error:
-        if not _several():
+        if not processes.several():
             raise
         if stopping.asked():
             return _stop("another process left first; the last checkpoint is kept")
@@ -101,9 +101,9 @@ def _set_up_cpu(config: ConfigDict) -> None:
 
 
 def _stop(what: str) -> int:
-    if not _several() or processes.first():
+    if not processes.several() or processes.first():
         print(f"kdhash: SIGTERM: {what}. The same command goes on from there", file=sys.stderr, flush=True)
-    if _several():
+    if processes.several():
         jax.distributed.shutdown()  # waits for the others, which stop too; without process 0 they would be ended
     return _leave(_STOPPED.value)
 
@@ -115,17 +115,15 @@ def _fail(message: str) -> int:
 
 def _leave(code: int) -> int:
     """The code; of several processes, none waits for the others, which may be waiting for it."""
-    if _several():
+    if processes.several():
         processes.leave(code)
     return code
 
 
-def _several() -> bool:
-    return jax.distributed.is_initialized() and jax.process_count() > 1
-
-
 def _name() -> str:
-    return f"kdhash, process {jax.process_index()} of {jax.process_count()}" if _several() else "kdhash"
+    return (
+        f"kdhash, process {jax.process_index()} of {jax.process_count()}" if processes.several() else "kdhash"
+    )
 
 
 def parse(argv: list[str]) -> list[str]:

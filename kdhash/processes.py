@@ -91,6 +91,11 @@ def cluster() -> str | None:
     return "MEGASCALE_COORDINATOR_ADDRESS" if "MEGASCALE_COORDINATOR_ADDRESS" in env else None
 
 
+def several() -> bool:
+    """Whether this process has joined others."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
 def first() -> bool:
     """Whether this is process 0, which writes and speaks for all."""
     return jax.process_index() == 0

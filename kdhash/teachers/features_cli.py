@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         if os.environ.get("KDHASH_TRACEBACK"):
             raise
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        if args.coordinator:
+        if processes.several():
             processes.leave(1)  # the others wait for this one, which must not wait for them
         return 1
     return 0
