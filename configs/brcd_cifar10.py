@@ -113,7 +113,7 @@ def get_config() -> ConfigDict:
                 "rkd": {"kind": "rkd", "weight": 10.0},
                 "sp": {"kind": "sp", "weight": 300.0},
                 "pkt": {"kind": "pkt", "weight": 10000.0},
-                "crd": {"kind": "crd", "weight": 1.0, "temperature": 0.3},
+                "crd": {"kind": "crd", "weight": 30.0, "temperature": 1.0},
                 "brcd": right,
                 "brcd_published": right | {"mask": "published", "published": True},
                 "brcd_no_mask": right | {"mask": "none"},

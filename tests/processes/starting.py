@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 240  # seconds of a run; generous, as test machines are busy
 FLAGS = "--xla_backend_optimization_level=0"  # most of the time here goes into compiling
@@ -19,12 +21,17 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def start(module: str, *arguments: object, **environment: str) -> subprocess.Popen:
+def start(module: str, *arguments: object) -> subprocess.Popen:
     """python -m module; standard error is read together with standard output."""
+    compiled = {  # shared with this process, as far as programs are the same
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"} | environment,
+        env=os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"} | compiled,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
