@@ -15,17 +15,27 @@ from tests.experiment.test_run import load_config
 
 METHODS = ("dmth", "brcd", "kdcmh")
 NORMAL = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+NETWORKS = ("a", "b")
+NETWORK = {"arch": "mlp", "sizes": {"widths": (16,)}, "image_size": 8, **NORMAL}
 PAIRS = 240
 
 
 def get_config(method: str) -> ConfigDict:
-    config = {"dmth": _dmth, "brcd": _brcd, "kdcmh": _kdcmh}[method]()
+    config = {"dmth": _dmth, "brcd": _brcd, "kdcmh": _kdcmh, "pretrain": _pretrain}[method]()
     config.host_devices = 1
     return config.lock()
 
 
 def _dmth() -> ConfigDict:
-    """Two small teachers, one fused head, a student without and one with transfer; 97 pictures a batch where codes are made."""
+    """Two frozen networks, a head that fuses them, a student of it."""
+    config = _pretrain()
+    del config["pretrain"]
+    config.teachers = {name: NETWORK | {"weights": f"{name}.safetensors"} for name in NETWORKS}
+    return config
+
+
+def _pretrain() -> ConfigDict:
+    """The same with networks that are trained first."""
     config = load_config("quickstart").unlock()
     config.bits = 16
     config.teachers = {
@@ -62,19 +72,11 @@ def _kdcmh() -> ConfigDict:
     config = load_config("kdcmh_flickr8k").unlock()
     config.dataset, config.bits, config.seeds, config.image_size = "written", 8, (0,), 8
     config.train, config.validation = 0, 40
-    config.student.rows = ("kdcmh", "jdsh")
+    config.student.rows = ("kdcmh",)
     for part in (config.teacher, config.student):
         part.image_hidden = part.text_hidden = 16
-    config.images = {
-        name: {
-            "weights": "net.safetensors",
-            "arch": "mlp",
-            "sizes": {"widths": (16,)},
-            "image_size": 8,
-            **NORMAL,
-        }
-        for name in ("teacher", "student")
-    }
+    networks = zip(("teacher", "student"), NETWORKS, strict=True)
+    config.images = {name: NETWORK | {"weights": f"{network}.safetensors"} for name, network in networks}
     for text in config.texts.values():
         text.words, text.vectors = 20, ""
     _short(config.schedule)
@@ -104,9 +106,14 @@ def write_data(folder: Path) -> None:
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
     prepare_pairs(folder / "pairs.jsonl", "written", folder, size=8)
     net = make_backbone("mlp", classes=10, widths=(16,))
-    save_variables(
-        folder / "net.safetensors", net.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
-    )
+    for seed, name in enumerate(NETWORKS):
+        variables = net.init(jax.random.key(seed), np.zeros((1, 8, 8, 3), np.float32))
+        save_variables(folder / f"{name}.safetensors", variables)
+
+
+def no_figures(results, arrays):
+    """Instead of `report.page._sections`: figures take longer than all the rest of such a run."""
+    return []
 
 
 def run_all(folder: Path, workdirs: Path) -> None:
@@ -120,7 +127,9 @@ def run_all(folder: Path, workdirs: Path) -> None:
 
 if __name__ == "__main__":
     from kdhash import processes
+    from kdhash.report import page
 
+    page._sections = no_figures
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("workdirs", type=Path)

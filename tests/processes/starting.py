@@ -29,7 +29,7 @@ def start(module: str, *arguments: object) -> subprocess.Popen:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        [sys.executable, "-m", "tests.processes.light", module, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"} | compiled,
         stdout=subprocess.PIPE,

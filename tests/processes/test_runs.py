@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from kdhash.training.mapping import data_mesh
-from tests.processes.small_runs import METHODS, run_all, write_data
+from tests.processes.small_runs import METHODS, no_figures, run_all, write_data
 from tests.processes.starting import start_several, succeed
 
 
@@ -20,6 +20,7 @@ def finished_runs(tmp_path_factory):
     processes = start_several(2, "tests.processes.small_runs", data, two)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdhash.experiment.run.data_mesh", lambda: data_mesh(jax.devices()[:1]))
+        patch.setattr("kdhash.report.page._sections", no_figures)
         run_all(data, one)
     return one, two, succeed(processes)
 
@@ -44,8 +45,8 @@ def test_two_processes_give_the_results_of_one_device(finished_runs, method):
 def test_the_same_files_and_nothing_half_written(finished_runs):
     def names(folder):
         places = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-        logs = ("tb", "checkpoints")  # named after the time, the machine and the devices
-        return {str(place) for place in places if not set(logs) & set(place.parts)}
+        logs = {"tb", "checkpoints"}  # named after the time, the machine and the devices
+        return {str(place) for place in places if not logs & set(place.parts)}
 
     one, two, _ = finished_runs
     assert names(two) == names(one)

@@ -12,13 +12,13 @@ from kdhash.training.metric_log import read_metrics
 from tests.processes.starting import finish, start, start_several, wait_until
 
 TRAINED = "pretrain/a"
-SCHEDULE = {"epochs": 40.0, "checkpoint_every_epochs": 10.0, "log_every": 4}  # an epoch has 19 steps
-STEPS, FIRST = 760, 190
+SCHEDULE = {"epochs": 40.0, "checkpoint_every_epochs": 5.0, "log_every": 4}  # an epoch has 19 steps
+STEPS, FIRST = 760, 95
 
 
 def arguments(workdir):
     schedule = [f"--config.pretrain.schedule.{name}={value}" for name, value in SCHEDULE.items()]
-    return ("--config", "tests/processes/small_runs.py:dmth", "--workdir", workdir, *schedule)
+    return ("--config", "tests/processes/small_runs.py:pretrain", "--workdir", workdir, *schedule)
 
 
 def logged(workdir) -> int:

@@ -1,0 +1,17 @@
+"""python -m tests.processes.light MODULE ...: as python -m MODULE, where PyTorch is not installed. tensorboardX would import it,
+which takes longer than all the rest."""
+
+import runpy
+import sys
+
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ModuleNotFoundError(name)
+
+
+if __name__ == "__main__":
+    sys.meta_path.insert(0, NoTorch())
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
