@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from absl import flags
 from ml_collections import ConfigDict
 
 from kdhash import config as fields
@@ -251,6 +252,8 @@ def test_missing_extra_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "h5py", None)
     monkeypatch.setattr(job, "_CONFIG", SimpleNamespace(value=config))
     monkeypatch.setattr(job, "_WORKDIR", SimpleNamespace(value=str(tmp_path / "run")))
+    monkeypatch.setitem(flags.FLAGS.__dict__, "__flags_parsed", True)  # all others have their defaults
+    monkeypatch.setattr(job.stopping, "listen", lambda *_: None)
     assert job.main(["kdhash"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("kdhash: ")
