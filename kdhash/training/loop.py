@@ -150,9 +150,12 @@ def _write(log: MetricLog, pending: list[tuple[int, dict[str, jax.Array]]]) -> f
 
 
 def _prepared(prepare: Prepare | None, batch: Batch) -> Batch:
-    """One example of what the method's forward will see, for shapes."""
+    """One example of the shapes that the method's forward will see; nothing is computed for it."""
     one = jax.tree.map(lambda x: np.asarray(x[:1]), batch)
-    return one if prepare is None else prepare(jax.random.split(jax.random.key(0), 1), one)
+    if prepare is None:
+        return one
+    shapes = jax.eval_shape(prepare, jax.random.split(jax.random.key(0), 1), one)
+    return jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), shapes)
 
 
 def _plain_stream(batches: Batches, start: int, put: Callable[[Batch], Any]):
