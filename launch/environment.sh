@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: makes or reuses .venv and installs kdhash into it, with the extra that the variable `extra` names.
 # Python 3.11 or newer; choose another one with PYTHON=python3.12.
 set -euo pipefail

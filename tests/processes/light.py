@@ -1,5 +1,5 @@
-"""python -m tests.processes.light MODULE ...: as python -m MODULE, where PyTorch is not installed. tensorboardX would import it,
-which takes longer than all the rest."""
+"""python -m tests.processes.light MODULE ...: as python -m MODULE, where PyTorch is not installed. Others, such as tensorboardX,
+would import it, which takes longer than all the rest."""
 
 import runpy
 import sys
@@ -11,7 +11,8 @@ class NoTorch:
             raise ModuleNotFoundError(name)
 
 
+sys.meta_path.insert(0, NoTorch())
+
 if __name__ == "__main__":
-    sys.meta_path.insert(0, NoTorch())
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -1,5 +1,8 @@
-"""Configs of whole runs, as small as they come: --config tests/processes/small_runs.py:brcd. Also starts all of them, one after
-the other, as one of several processes: its own arguments are the folder of data and workdirs, and the three of kdhash.main."""
+"""Configs of whole runs, as small as they come: --config tests/processes/small_runs.py:brcd.
+
+As a program it starts all of them, one after the other, as one of several processes. Arguments: folders of data and of workdirs,
+devices of each process, and the three of kdhash.main.
+"""
 
 import argparse
 import json
@@ -9,6 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
+from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 
 from tests.experiment.test_run import load_config
@@ -42,7 +46,7 @@ def _pretrain() -> ConfigDict:
         name: {"arch": "mlp", "sizes": {"widths": (width,)}, **NORMAL}
         for name, width in (("a", 16), ("b", 8))
     }
-    config.teacher.rows, config.teacher.width = ("attention",), 64
+    config.teacher.rows, config.teacher.width, config.student.teacher = ("mean",), 64, "mean"
     config.student.rows, config.student.arch, config.student.sizes = ("fused",), "mlp", {"widths": (16,)}
     for part in ("pretrain", "teacher", "student"):
         _short(config[part].schedule)
@@ -51,13 +55,13 @@ def _pretrain() -> ConfigDict:
 
 
 def _brcd() -> ConfigDict:
-    """Teacher and student see pictures and learn by contrast over the whole batch."""
+    """A head on a frozen network teaches a student that sees pictures and learns by contrast over the whole batch."""
     config = load_config("brcd_scratch").unlock()
     config.dataset, config.protocol, config.validation_per_class = "digits", "holdout", 20
     config.image_size, config.bits = 8, 16
     config.backbones = {
-        name: {"arch": "mlp", "sizes": {"widths": (width,)}, **NORMAL}
-        for name, width in (("teacher", 32), ("student", 16))
+        "teacher": NETWORK | {"weights": "a.safetensors"},
+        "student": {"arch": "mlp", "sizes": {"widths": (16,)}, **NORMAL},
     }
     config.features.contrast_views = 2
     config.clusters.count = 3
@@ -91,8 +95,6 @@ def _short(schedule: ConfigDict) -> None:
 def write_data(folder: Path) -> None:
     """The pairs that the config of KDCMH wants, and its network, with random weights."""
     from kdhash.data.prepare_pairs import prepare_pairs
-    from kdhash.models.backbones import make_backbone
-    from kdhash.teachers.registry import save_variables
 
     digits, lines = load_digits(), []
     for i in range(PAIRS):
@@ -105,10 +107,19 @@ def write_data(folder: Path) -> None:
         )
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
     prepare_pairs(folder / "pairs.jsonl", "written", folder, size=8)
-    net = make_backbone("mlp", classes=10, widths=(16,))
     for seed, name in enumerate(NETWORKS):
-        variables = net.init(jax.random.key(seed), np.zeros((1, 8, 8, 3), np.float32))
-        save_variables(folder / f"{name}.safetensors", variables)
+        rng = np.random.default_rng(seed)
+        shapes = {"Dense_0/kernel": (192, 16), "classifier/kernel": (16, 10), "classifier/bias": (10,)}
+        weights = {f"params/{key}": rng.normal(0, 0.1, shape) for key, shape in shapes.items()}
+        weights |= {
+            f"params/BatchNorm_0/{key}": np.full(16, value) for key, value in (("scale", 1), ("bias", 0))
+        }
+        weights |= {
+            f"batch_stats/BatchNorm_0/{key}": np.full(16, value) for key, value in (("mean", 0), ("var", 1))
+        }
+        save_file(
+            {key: value.astype(np.float32) for key, value in weights.items()}, folder / f"{name}.safetensors"
+        )
 
 
 def no_figures(results, arrays):
@@ -133,10 +144,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("workdirs", type=Path)
+    parser.add_argument("devices", type=int)
     parser.add_argument("--coordinator")
     parser.add_argument("--process_count", type=int)
     parser.add_argument("--process_index", type=int)
     args = parser.parse_args()
-    jax.config.update("jax_num_cpu_devices", 1)
+    jax.config.update("jax_num_cpu_devices", args.devices)
     processes.start(coordinator=args.coordinator, count=args.process_count, index=args.process_index)
     run_all(args.folder, args.workdirs)

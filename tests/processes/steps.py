@@ -1,6 +1,6 @@
 """One training step of each method, codes of rows that no number divides, and what processes tell each other.
 
-Arguments: folder, devices of each process, and the three of kdhash.main. Process 0 writes folder/<count>.npz.
+Arguments: a file, and the three of kdhash.main, or none of them for one process. Process 0 writes the numbers into the file.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from kdhash.training.mapping import (
     raised_anywhere,
     replicate,
 )
-from kdhash.training.state import create_state
+from kdhash.training.state import TrainState, create_state
 from tests.training import test_mapping as mapping_tests
 
 ROWS = 41  # prime: an uneven last batch
@@ -45,7 +45,7 @@ def one_step(name: str, mapping: str, mesh: Mesh) -> dict[str, np.ndarray]:
     size = mapping_tests.BATCH // count
     mine = {key: value[place * size : (place + 1) * size] for key, value in batch.items()}
     method, optimizer = MAKE[name](AXIS if mapping == "pmap" else None), optax.sgd(1.0)
-    state = replicate(jax.jit(lambda: create_state(MAKE[name](), optimizer, mine, 0))(), mesh)
+    state = replicate(_initial(jax.eval_shape(lambda: create_state(MAKE[name](), optimizer, mine, 0))), mesh)
     before = jax.device_get(state.params)
     step = make_train_step(method, optimizer, seed=1, mesh=mesh, mapping=mapping, prepare=mapping_tests.noise)
     state, terms = step(state, put_batch(mine, mesh) if mapping == "jit" else mine)
@@ -54,6 +54,17 @@ def one_step(name: str, mapping: str, mesh: Mesh) -> dict[str, np.ndarray]:
     tree = {"terms": jax.device_get(terms), "gradient": gradient, "statistics": statistics}
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {f"{name}{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
+
+
+def _initial(shapes: TrainState) -> TrainState:
+    """Numbers as good as any: those that networks begin with would have to be compiled, in each process."""
+    rng = np.random.default_rng(0)
+
+    def fill(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        floats = np.issubdtype(leaf.dtype, np.floating)
+        return (rng.uniform(0.05, 0.2, leaf.shape) if floats else np.zeros(leaf.shape)).astype(leaf.dtype)
+
+    return jax.tree.map(fill, shapes)
 
 
 def codes(mesh: Mesh) -> dict[str, np.ndarray]:
@@ -67,7 +78,7 @@ def codes(mesh: Mesh) -> dict[str, np.ndarray]:
         asked.extend(rows.tolist())
         return pictures[rows]
 
-    variables = jax.jit(method.init)(jax.random.key(0), batch)
+    variables = _initial(jax.eval_shape(method.init, jax.random.key(0), batch))
     found = make_encode(method, mesh, 16)(variables, fetch, np.arange(ROWS))
     everybody = [row for text in processes.exchange(" ".join(map(str, asked))) for row in text.split()]
     assert sorted(set(map(int, everybody))) == list(range(ROWS))
@@ -75,10 +86,11 @@ def codes(mesh: Mesh) -> dict[str, np.ndarray]:
     return {"codes": found}
 
 
-def all_of(mesh: Mesh, mapping: str = "jit") -> dict[str, np.ndarray]:
+def all_of(mesh: Mesh, hasher: str = "pmap") -> dict[str, np.ndarray]:
+    """`hasher`: how the step of the hasher is mapped; those of the others are by 'jit'."""
     found = codes(mesh)
     for name in MAKE:
-        found |= one_step(name, mapping, mesh)
+        found |= one_step(name, hasher if name == "hasher" else "jit", mesh)
     return found
 
 
@@ -106,24 +118,22 @@ def talk() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("devices", type=int)
+    parser.add_argument("file", type=Path)
     parser.add_argument("--coordinator")
     parser.add_argument("--process_count", type=int)
     parser.add_argument("--process_index", type=int)
     args = parser.parse_args()
-    jax.config.update("jax_num_cpu_devices", args.devices)
+    jax.config.update("jax_num_cpu_devices", 1)
     processes.start(coordinator=args.coordinator, count=args.process_count, index=args.process_index)
-    talk()
-    processes.check_shared(args.folder)
-    mesh = data_mesh()
-    found = all_of(mesh)
-    if args.devices > 1:
-        found |= {f"pmap {name}": value for name, value in one_step("hasher", "pmap", mesh).items()}
+    several = processes.several()
+    if several:
+        talk()
+        processes.check_shared(args.file.parent)
+    found = all_of(data_mesh(), "pmap" if several else "jit")
     digest = hashlib.sha256(b"".join(array.tobytes() for array in found.values())).hexdigest()
     processes.agree({"numbers": digest})
     if processes.first():
-        np.savez(args.folder / f"{jax.process_count()}.npz", **found)
+        np.savez(args.file, **found)
 
 
 if __name__ == "__main__":

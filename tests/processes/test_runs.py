@@ -2,27 +2,23 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from kdhash.training.mapping import data_mesh
-from tests.processes.small_runs import METHODS, no_figures, run_all, write_data
-from tests.processes.starting import start_several, succeed
+from tests.processes.small_runs import METHODS, write_data
+from tests.processes.starting import start, start_several, succeed
 
 
 @pytest.fixture(scope="module")
 def finished_runs(tmp_path_factory):
-    """The folders of the runs of two processes, and of one device here."""
+    """Folders of the runs of one device, and of two processes with two devices each; and what these have said."""
     data, one, two = (tmp_path_factory.mktemp(name) for name in ("data", "one", "two"))
     write_data(data)
-    processes = start_several(2, "tests.processes.small_runs", data, two)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdhash.experiment.run.data_mesh", lambda: data_mesh(jax.devices()[:1]))
-        patch.setattr("kdhash.report.page._sections", no_figures)
-        run_all(data, one)
-    return one, two, succeed(processes)
+    module = "tests.processes.small_runs"
+    several = start_several(2, module, data, two, 2)
+    *outputs, _ = succeed([*several, start(module, data, one, 1)])
+    return one, two, outputs
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -56,6 +52,6 @@ def test_the_same_files_and_nothing_half_written(finished_runs):
 
 def test_only_the_first_process_speaks(finished_runs):
     first, second = finished_runs[2]
-    assert "student, taught by attention" in first
+    assert "student, taught by mean" in first
     assert "report: " in first
     assert [line for line in second.splitlines() if "[Gloo]" not in line] == []

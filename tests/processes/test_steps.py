@@ -1,26 +1,17 @@
-"""Two and four real processes give the numbers of one device: losses, gradients, batch statistics, codes."""
+"""Four real processes give the numbers of one device: losses, gradients, batch statistics, codes. (Two: test_runs.py.)"""
 
-import jax
 import numpy as np
-import pytest
 
-from kdhash.training.mapping import data_mesh
-from tests.processes.starting import start_several, succeed
-from tests.processes.steps import all_of
+from tests.processes.starting import start, start_several, succeed
 
-
-@pytest.fixture(scope="module")
-def one_device():
-    return all_of(data_mesh(jax.devices()[:1]))
+MODULE = "tests.processes.steps"
 
 
-@pytest.mark.parametrize(("count", "devices"), [(2, 2), (4, 1)])
-def test_processes_give_the_numbers_of_one_device(one_device, tmp_path, count, devices):
-    succeed(start_several(count, "tests.processes.steps", tmp_path, devices))
-    with np.load(tmp_path / f"{count}.npz") as arrays:
-        found = dict(arrays)
-    assert {name.removeprefix("pmap ") for name in found} == set(one_device)
-    assert len(found) > len(one_device) or devices == 1
-    for name, value in found.items():
-        expected = one_device[name.removeprefix("pmap ")]
-        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5, err_msg=name)
+def test_four_processes_give_the_numbers_of_one_device(tmp_path):
+    four, one = tmp_path / "four.npz", tmp_path / "one.npz"
+    succeed([*start_several(4, MODULE, four), start(MODULE, one)])
+    with np.load(four) as found, np.load(one) as expected:
+        assert set(found) == set(expected)
+        assert len(set(found)) > 30
+        for name, value in found.items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-5, err_msg=name)

@@ -1,6 +1,7 @@
 """A process that is killed, and SIGTERM: how a run ends then, and how it goes on. Runs are watched until their first network is
 trained."""
 
+import functools
 import signal
 import time
 
@@ -12,8 +13,8 @@ from kdhash.training.metric_log import read_metrics
 from tests.processes.starting import finish, start, start_several, wait_until
 
 TRAINED = "pretrain/a"
-SCHEDULE = {"epochs": 40.0, "checkpoint_every_epochs": 5.0, "log_every": 4}  # an epoch has 19 steps
-STEPS, FIRST = 760, 95
+SCHEDULE = {"epochs": 20.0, "checkpoint_every_epochs": 2.0, "log_every": 4}  # an epoch has 19 steps
+STEPS, FIRST = 380, 38
 
 
 def arguments(workdir):
@@ -38,8 +39,11 @@ def trained(workdir, process):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
+    """undisturbed() -> the weights of a run that nothing disturbs, which goes on meanwhile."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    return trained(workdir, start("kdhash.main", *arguments(workdir)))[0]
+    process = start("kdhash.main", *arguments(workdir))
+    yield functools.cache(lambda: trained(workdir, process)[0])
+    process.kill()
 
 
 def test_sigterm_saves_and_leaves_and_the_run_goes_on_bit_for_bit(undisturbed, tmp_path):
@@ -57,7 +61,7 @@ def test_sigterm_saves_and_leaves_and_the_run_goes_on_bit_for_bit(undisturbed, t
     assert not (tmp_path / TRAINED / "model.safetensors").exists()
     found, output = trained(tmp_path, start("kdhash.main", *arguments(tmp_path)))
     assert "made anew" not in output
-    for name, value in undisturbed.items():
+    for name, value in undisturbed().items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
@@ -88,5 +92,5 @@ def test_one_of_four_is_killed_then_two_go_on_and_one_ends(undisturbed, tmp_path
 
     found, output = trained(tmp_path, start("kdhash.main", *arguments(tmp_path)))
     assert "goes on with 1 x cpu" in output
-    for name, value in undisturbed.items():
+    for name, value in undisturbed().items():
         np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-3, err_msg=name)
