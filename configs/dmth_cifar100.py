@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.data_dir = "data"
     config.weights_dir = "weights"
     config.cache_dir = ""  # of teacher features; empty: workdir/features
+    config.compilation_cache_dir = ""  # empty: .jax_cache beside the workdir; "off": none
 
     # Data and protocol: the test split searches the training split (holdout; see the README).
     config.dataset = "cifar100_sample"  # 5,000 training pictures, 5,000 of the test set
@@ -34,6 +35,10 @@ def get_config() -> ConfigDict:
     # Devices: 'jit' divides a global batch over all of them, 'pmap' maps shares of it.
     config.mapping = "jit"
     config.host_devices = 8  # where there is only a CPU: train faster than one on two cores
+    config.resident_mib = 4096  # training data of up to so many MiB lie on the devices; 0: none do
+    config.profile = 0  # steps of each training to trace, into workdir/profile; 0: none
+    config.dtype = "float32"  # what training computes in, or bfloat16; see docs/training.md
+    config.remat = False  # True: the backward pass computes blocks anew, for less memory
 
     # Frozen teachers: what network a source holds and what pictures it wants is read from it. The pictures have 32 pixels a
     # side: bringing them to 96 instead of 224 costs a fifth.
@@ -64,7 +69,8 @@ def get_config() -> ConfigDict:
                 "mean_mirrored",
                 "attention",
             ),
-            # kind: mean, concat or attention. views: what every teacher sees of a picture, one token a view.
+            # kind: mean, concat, attention, or global (learned weights, the same for all pictures). views: what every
+            # teacher sees of a picture, one token a view.
             "forms": {
                 "single": {"kind": "mean", "views": ("original",)},
                 "single_mirrored": {"kind": "mean", "views": both},
@@ -73,6 +79,8 @@ def get_config() -> ConfigDict:
                 "attention_plain": {"kind": "attention", "views": ("original",), **one_head},
                 "attention_one_view": {"kind": "attention", "views": ("original",), **channels},
                 "mean_mirrored": {"kind": "mean", "views": both},
+                "concat_mirrored": {"kind": "concat", "views": both},
+                "global": {"kind": "global", "views": both},
                 "attention": {"kind": "attention", "views": both, **channels},
             },
             "width": 64,
@@ -94,6 +102,7 @@ def get_config() -> ConfigDict:
                 "checkpoint_every_epochs": 10.0,
                 "log_every": 50,
                 "keep": "best",
+                "microbatches": 1,  # parts that a batch goes through the network in
             },
         }
     )
@@ -109,7 +118,16 @@ def get_config() -> ConfigDict:
             "std": (0.229, 0.224, 0.225),
             "augment": {"pad": 4, "flip": True, "cutout": 0, "noise": 0.0, **NO_JITTER},
             "objective": "cross_entropy",  # as the teacher's
-            "weights": {"quantization": 0.1, "balance": 0.1, "code": 2.0, "relation": 2.0, "feature": 0.0},
+            "weights": {
+                "quantization": 0.1,
+                "balance": 0.1,
+                "code": 2.0,  # of the teacher: its codes, their relations, fused features, class probabilities
+                "relation": 2.0,
+                "feature": 0.0,
+                "logits": 0.0,
+            },
+            "temperature": 4.0,  # of class probabilities
+            "online": False,  # True: the teacher sees the very picture that the student does, in every step
             "schedule": {
                 "epochs": 25.0,
                 "batch_size": 64,
@@ -121,6 +139,7 @@ def get_config() -> ConfigDict:
                 "checkpoint_every_epochs": 5.0,
                 "log_every": 50,
                 "keep": "best",
+                "microbatches": 1,  # parts that a batch goes through the network in
             },
         }
     )

@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.data_dir = "data"
     config.weights_dir = ""
     config.cache_dir = ""
+    config.compilation_cache_dir = ""  # empty: .jax_cache beside the workdir; "off": none
 
     # Data and protocol: see the README. Epochs are chosen on validation pairs.
     config.dataset = "wikipedia2010"
@@ -32,6 +33,10 @@ def get_config() -> ConfigDict:
     # Devices: 'jit' divides a global batch over all of them, 'pmap' maps shares of it.
     config.mapping = "jit"
     config.host_devices = 8  # where there is only a CPU
+    config.resident_mib = 4096  # training data of up to so many MiB lie on the devices; 0: none do
+    config.profile = 0  # steps of each training to trace, into workdir/profile; 0: none
+    config.dtype = "float32"  # what training computes in, or bfloat16; see docs/training.md
+    config.remat = False  # True: the backward pass computes blocks anew, for less memory
 
     # The data come with features: no networks of pictures, no words.
     config.images = ConfigDict()
@@ -84,6 +89,7 @@ def get_config() -> ConfigDict:
             "checkpoint_every_epochs": 10.0,
             "log_every": 15,
             "keep": "best",
+            "microbatches": 1,  # parts that a batch goes through the network in
         }
     )
     config.evaluate = ConfigDict({"ks": (50, 0)})  # mAP@k; 0 means the whole database

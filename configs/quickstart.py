@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.data_dir = "data"
     config.weights_dir = "weights"
     config.cache_dir = ""
+    config.compilation_cache_dir = ""  # empty: .jax_cache beside the workdir; "off": none
 
     config.dataset = "digits"
     config.image_size = 8
@@ -30,6 +31,10 @@ def get_config() -> ConfigDict:
 
     config.mapping = "jit"
     config.host_devices = 1  # too little work to share
+    config.resident_mib = 4096  # training data of up to so many MiB lie on the devices; 0: none do
+    config.profile = 0  # steps of each training to trace, into workdir/profile; 0: none
+    config.dtype = "float32"  # what training computes in, or bfloat16; see docs/training.md
+    config.remat = False  # True: the backward pass computes blocks anew, for less memory
 
     # Three different small teachers, trained by the pretrain stage.
     normal = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -54,6 +59,7 @@ def get_config() -> ConfigDict:
                 "checkpoint_every_epochs": 5.0,
                 "log_every": 50,
                 "keep": "best",
+                "microbatches": 1,  # parts that a batch goes through the network in
             },
         }
     )
@@ -62,7 +68,8 @@ def get_config() -> ConfigDict:
     config.teacher = ConfigDict(
         {
             "rows": ("single", "mean", "concat", "attention_plain", "attention"),
-            # kind: mean, concat or attention. views: what every teacher sees of a picture, one token a view.
+            # kind: mean, concat, attention, or global (learned weights, the same for all pictures). views: what every
+            # teacher sees of a picture, one token a view.
             "forms": {
                 "single": {"kind": "mean", "views": ("original",)},
                 "mean": {"kind": "mean", "views": ("original",)},
@@ -89,6 +96,7 @@ def get_config() -> ConfigDict:
                 "checkpoint_every_epochs": 10.0,
                 "log_every": 50,
                 "keep": "best",
+                "microbatches": 1,  # parts that a batch goes through the network in
             },
         }
     )
@@ -103,7 +111,16 @@ def get_config() -> ConfigDict:
             **normal,
             "augment": {"pad": 1, "flip": False, "cutout": 0, "noise": 0.0, **NO_JITTER},
             "objective": "cross_entropy",  # as the teacher's
-            "weights": {"quantization": 0.1, "balance": 0.1, "code": 2.0, "relation": 2.0, "feature": 0.0},
+            "weights": {
+                "quantization": 0.1,
+                "balance": 0.1,
+                "code": 2.0,  # of the teacher: its codes, their relations, fused features, class probabilities
+                "relation": 2.0,
+                "feature": 0.0,
+                "logits": 0.0,
+            },
+            "temperature": 4.0,  # of class probabilities
+            "online": False,  # True: the teacher sees the very picture that the student does, in every step
             "schedule": {
                 "epochs": 15.0,
                 "batch_size": 64,
@@ -115,6 +132,7 @@ def get_config() -> ConfigDict:
                 "checkpoint_every_epochs": 5.0,
                 "log_every": 20,
                 "keep": "best",
+                "microbatches": 1,  # parts that a batch goes through the network in
             },
         }
     )

@@ -4,4 +4,4 @@ One river, room by room: data -> teachers -> models -> methods -> training -> re
 Letters used in shapes: batch, bits, classes, width (of a feature), teachers, query and database (counts of items).
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

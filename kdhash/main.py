@@ -12,7 +12,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from kdhash import processes, stopping
+from kdhash import compilation, processes, stopping
 
 QUOTES = "'\""
 
@@ -51,11 +51,8 @@ def main(argv: list[str]) -> int:
 
 
 def _main(config: ConfigDict, workdir: str) -> int:
-    from kdhash.config import ConfigError  # after the flags: a wrong one need not wait for imports
-    from kdhash.experiment.run import run
-    from kdhash.training.loop import TrainingFailed
-
     _set_up_cpu(config)
+    compilation.keep_programs(config.get("compilation_cache_dir", ""), workdir)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every rename
     try:
         processes.start(
@@ -66,7 +63,16 @@ def _main(config: ConfigDict, workdir: str) -> int:
             connect_timeout=_CONNECT.value,
             heartbeat_timeout=_HEARTBEAT.value,
         )
-        stopping.listen(_GRACE.value, _STOPPED.value)
+    except (ValueError, ConnectionError) as error:
+        return _fail(str(error))
+    stopping.listen(_GRACE.value, _STOPPED.value)
+
+    # after all that can be wrong with flags, which need not wait for imports
+    from kdhash.config import ConfigError
+    from kdhash.experiment.run import run
+    from kdhash.training.loop import TrainingFailed
+
+    try:
         run(config, workdir, command="python -m kdhash.main " + shlex.join(sys.argv[1:]))
     except stopping.Stopped as stopped:
         return _stop(str(stopped))
@@ -79,12 +85,10 @@ def _main(config: ConfigDict, workdir: str) -> int:
             f"another process of this run is gone, or its machine is out of reach ({str(error).splitlines()[0]}). Start all "
             "again with the same --workdir: the run goes on from its last checkpoint, also with fewer or more processes"
         )
-    except (ConfigError, TrainingFailed, processes.Elsewhere, FileNotFoundError, ConnectionError) as error:
+    except (ConfigError, TrainingFailed, processes.Elsewhere, FileNotFoundError) as error:
         return _fail(str(error))
-    except (
-        ValueError,
-        ImportError,
-    ) as error:  # of bad data or an extra that is missing; or a mistake of ours
+    except (ValueError, ImportError) as error:
+        # of bad data or an extra that is missing; or a mistake of ours
         if os.environ.get("KDHASH_TRACEBACK"):
             raise
         return _fail(f"{error} (set KDHASH_TRACEBACK=1 to see where)")

@@ -13,6 +13,7 @@ from kdhash.config.fields import (
     option_problems,
     options_of,
     range_problems,
+    remat_problems,
     schedule_problems,
     seed_problems,
     weights_problems,
@@ -42,6 +43,7 @@ def brcd_problems(config: ConfigDict, devices: int) -> Iterator[str]:
                 f"config.backbones.{name} needs 'weights' of a frozen network, or 'arch' (one of "
                 f"{', '.join(sorted(BACKBONES))}), 'sizes', 'mean' and 'std' of one to train"
             )
+    yield from remat_problems(config, [spec.get("arch", "") for spec in config.backbones.values()])
     if config.features.contrast_views < 2:
         yield f"config.features.contrast_views is {config.features.contrast_views}; two different views are drawn: give 2 or more"
     if config.hasher.base not in BASES:
@@ -69,7 +71,7 @@ def brcd_problems(config: ConfigDict, devices: int) -> Iterator[str]:
         },
         devices,
     )
-    yield from schedule_problems("hasher.schedule", config.hasher.schedule)
+    yield from schedule_problems("hasher.schedule", config.hasher.schedule, devices)
 
 
 def _cluster_problems(clusters: ConfigDict) -> Iterator[str]:

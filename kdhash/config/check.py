@@ -45,10 +45,22 @@ def _common_problems(config: ConfigDict) -> Iterator[str]:
         yield f"config.bits is {config.bits}; codes are packed 8 bits a byte, so use a multiple of 8 such as 16, 32 or 64"
     if config.mapping not in ("jit", "pmap"):
         yield f"config.mapping is {config.mapping!r}; choose 'jit' or 'pmap'"
+    if not isinstance(steps := config.get("profile", 0), int) or steps < 0:
+        yield f"config.profile is {steps!r}; give how many steps of each training to trace, or 0"
+    if not isinstance(mib := config.get("resident_mib", 0), int) or mib < 0:
+        yield f"config.resident_mib is {mib!r}; give a whole number of MiB, or 0 to leave all training data on the host"
     if 0 not in config.evaluate.ks or min(config.evaluate.ks) < 0:
         yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 0 (mAP over the whole database) and nothing below"
-    if config.features.get("dtype", "float32") not in DTYPES:
-        yield f"config.features.dtype is {config.features.dtype!r}; choose one of {', '.join(DTYPES)}"
+    if not isinstance(remat := config.get("remat", False), bool):
+        yield f"config.remat is {remat!r}; give True or False"
+    if not isinstance(folder := config.get("compilation_cache_dir", ""), str):
+        yield f"config.compilation_cache_dir is {folder!r}; give a folder, '' for .jax_cache beside the workdir, or 'off'"
+    for field, dtype in (
+        ("dtype", config.get("dtype", "float32")),
+        ("features.dtype", config.features.get("dtype", "float32")),
+    ):
+        if dtype not in DTYPES:
+            yield f"config.{field} is {dtype!r}; choose one of {', '.join(DTYPES)}"
 
 
 def _labelled_problems(config: ConfigDict) -> Iterator[str]:

@@ -4,12 +4,19 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from kdhash.config.fields import batch_problems, row_problems, schedule_problems, weights_problems
-from kdhash.methods.dmth import OBJECTIVES
+from kdhash.config.fields import (
+    batch_problems,
+    number_problems,
+    remat_problems,
+    row_problems,
+    schedule_problems,
+    weights_problems,
+)
+from kdhash.methods.dmth import CROSS_ENTROPY, OBJECTIVES
 from kdhash.models.backbones import BACKBONES
 from kdhash.teachers.views import recipe_of
 
-FUSIONS = ("mean", "concat", "attention")
+FUSIONS = ("mean", "concat", "attention", "global")
 STUDENT_ROWS = ("plain", "best_single", "fused")
 
 
@@ -52,11 +59,19 @@ def dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
     for view in dict.fromkeys(("original", *wanted)):
         if view not in config.features.views:
             yield f"config.features.views lacks {view!r}, which is needed; it has {', '.join(config.features.views)}"
+    yield from number_problems("config.student", {"temperature": 4.0, **config.student}, ("temperature",))
     for part in ("teacher", "student"):
         if config[part].objective not in OBJECTIVES:
             yield f"config.{part}.objective is {config[part].objective!r}; choose one of {', '.join(OBJECTIVES)}"
+        elif config[part].objective != CROSS_ENTROPY and config.student.weights.get("logits", 0.0):
+            yield (
+                f"config.student.weights.logits is {config.student.weights.logits}, but config.{part}.objective is "
+                f"{config[part].objective!r}, which trains no class probabilities; set it to 0"
+            )
     if config.student.arch not in BACKBONES:
         yield f"config.student.arch is {config.student.arch!r}; choose one of {', '.join(sorted(BACKBONES))}"
+    trained = [spec.get("arch", "") for spec in config.teachers.values()] if "pretrain" in config else []
+    yield from remat_problems(config, [config.student.arch, *trained])
     sizes = {
         "features.batch_size": config.features.batch_size,
         "teacher.schedule.batch_size": config.teacher.schedule.batch_size,
@@ -67,7 +82,7 @@ def dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
     yield from batch_problems(sizes, devices)
     for part in ("pretrain", "teacher", "student"):
         if part in config:
-            yield from schedule_problems(f"{part}.schedule", config[part].schedule)
+            yield from schedule_problems(f"{part}.schedule", config[part].schedule, devices)
 
 
 def _teacher_problems(config: ConfigDict) -> Iterator[str]:

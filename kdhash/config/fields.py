@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from kdhash.models.backbones import IN_BLOCKS
 from kdhash.teachers.sources import find_source
 
 # Of fields and options of these names, wherever the config of a hasher has them.
@@ -52,6 +53,15 @@ def batch_problems(sizes: dict[str, int], devices: int) -> Iterator[str]:
             yield f"config.{field} is {size}, which {devices} devices do not divide; use a multiple of {devices}"
 
 
+def remat_problems(config: ConfigDict, archs: Iterable[str] = ()) -> Iterator[str]:
+    """`archs` are those of the networks that are trained as a whole."""
+    if config.get("remat", False) and not set(archs) & set(IN_BLOCKS):
+        yield (
+            "config.remat is True, but no network that is trained here is made of blocks; set it to False, or choose one of "
+            f"{', '.join(IN_BLOCKS)}"
+        )
+
+
 def row_problems(part: str, rows: tuple[str, ...], known: tuple[str, ...]) -> Iterator[str]:
     for row in rows:
         if row not in known:
@@ -71,7 +81,15 @@ def form_row_problems(student: ConfigDict, *, taken: tuple[str, ...]) -> Iterato
             yield f"config.student.forms.{name}: the name is taken in the workdir; choose another one"
 
 
-def schedule_problems(place: str, schedule: ConfigDict) -> Iterator[str]:
+def schedule_problems(place: str, schedule: ConfigDict, devices: int) -> Iterator[str]:
+    parts = schedule.get("microbatches", 1)
+    if not isinstance(parts, int) or parts < 1:
+        yield f"config.{place}.microbatches is {parts!r}; give a whole number from 1 on"
+    elif parts > 1 and schedule.batch_size % (parts * devices):
+        yield (
+            f"config.{place}.microbatches is {parts}, and {parts} parts for {devices} devices do not divide batch_size, "
+            f"{schedule.batch_size}; use a batch_size that is a multiple of {parts * devices}"
+        )
     for field in ("epochs", "learning_rate", "log_every", "checkpoint_every_epochs"):
         if schedule[field] <= 0:
             yield f"config.{place}.{field} is {schedule[field]}; it must be positive"

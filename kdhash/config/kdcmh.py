@@ -11,6 +11,7 @@ from kdhash.config.fields import (
     number_problems,
     option_problems,
     options_of,
+    remat_problems,
     schedule_problems,
     seed_problems,
     share_problems,
@@ -45,7 +46,8 @@ def kdcmh_problems(config: ConfigDict, devices: int) -> Iterator[str]:
         "schedule.batch_size": config.schedule.batch_size,
     }
     yield from batch_problems(sizes, devices)
-    yield from schedule_problems("schedule", config.schedule)
+    yield from schedule_problems("schedule", config.schedule, devices)
+    yield from remat_problems(config)
 
 
 def _input_problems(config: ConfigDict) -> Iterator[str]:

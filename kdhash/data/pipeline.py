@@ -1,6 +1,7 @@
 """Batches whose content is a function of the step, and their way to the device in the background."""
 
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -26,8 +27,8 @@ def batches(
     """An endless `grain.MapDataset`: element [step] is `fetch` of this process's part of the global batch.
 
     `batch_size` is global; process p gets the p-th of `process_count` equal consecutive parts of it, so the
-    global batch of a step is the same for any process count. `indices` are shuffled anew in every epoch
-    (len(indices) // batch_size steps; the last partial batch is dropped). Random access: a resumed run starts
+    global batch of a step is the same for any process count. `indices` are shuffled anew in every epoch, by `seed` and
+    the epoch (len(indices) // batch_size steps; the last partial batch is dropped). Random access: a resumed run starts
     at its step, and no iterator state exists to be saved. `with_epoch` adds 'epoch', how many of them are over, an int32
     for each row. Raises ValueError where the sizes do not fit.
     """
@@ -46,19 +47,17 @@ def batches(
     part = slice(process_index * local, (process_index + 1) * local)
     per_epoch = len(indices) // batch_size
 
-    def load(step: int, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        batch = fetch(rows[part])
-        return {**batch, "epoch": np.full(local, step // per_epoch, np.int32)} if with_epoch else batch
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        # at once, not item by item as grain's shuffle: that took longer than a small network's step
+        return np.random.default_rng((seed, epoch)).permutation(indices)
 
-    return (
-        grain.MapDataset.source(indices)
-        .seed(seed)
-        .shuffle()
-        # batches are cut before repeating: the rest of an epoch is dropped, none holds rows of two epochs
-        .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
-        .repeat(None)
-        .map_with_index(load)
-    )
+    def load(step: int, _: int) -> Mapping[str, np.ndarray]:
+        epoch, place = divmod(step, per_epoch)
+        batch = fetch(order(epoch)[place * batch_size :][part])
+        return {**batch, "epoch": np.full(local, epoch, np.int32)} if with_epoch else batch
+
+    return grain.MapDataset.range(per_epoch).repeat(None).map_with_index(load)
 
 
 def device_prefetch(

@@ -136,7 +136,15 @@ def _train(
     regress_to = data["views_teacher_features"].shape[-1] if "views_teacher_features" in data else 0
     options = {key: hasher[key] for key in BASES[hasher.base].options}
     axis_name = AXIS if config.mapping == "pmap" else None
-    model = Hasher(config.bits, hidden, regress_to, axis_name=axis_name, **inputs.model)
+    model = Hasher(
+        config.bits,
+        hidden,
+        regress_to,
+        axis_name=axis_name,
+        remat=run.remat,
+        dtype=jnp.dtype(run.dtype),
+        **inputs.model,
+    )
     method = wrap(BASES[hasher.base].make(model, **options))
     depends_on = fingerprint(
         run.identity(),

@@ -5,14 +5,21 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kdhash.experiment.brcd import Hashed, Taught, cluster_masks
 from kdhash.experiment.context import Run
-from kdhash.experiment.evaluate import milliseconds_an_image, over_seeds, parameter_count
+from kdhash.experiment.evaluate import (
+    frozen_multiply_adds,
+    milliseconds_an_image,
+    over_seeds,
+    parameter_count,
+)
 from kdhash.experiment.hasher_inputs import Inputs
 from kdhash.methods.fitted import fit_itq, fit_lsh, fit_pca
 from kdhash.methods.spectral import fit_spectral
+from kdhash.models.cost import multiply_adds
 from kdhash.retrieval import evaluate, float_map, pack_codes
 
 MARGINS = np.round(np.arange(0, 1, 0.05), 2)
@@ -43,6 +50,8 @@ def score_hashers(
         encode_ms = frozen_ms.get(kind) or milliseconds_an_image(
             run, jax.jit(trained[0].method.encode), variables
         )
+        inputs_of_one = jax.eval_shape(jnp.asarray, inputs[kind].original(np.arange(1)))
+        head_cost = multiply_adds(trained[0].method.encode, variables, inputs_of_one)
         rows.append(
             {
                 "group": kind,
@@ -51,6 +60,7 @@ def score_hashers(
                 **over_seeds(scores),
                 "encode_ms": encode_ms,
                 "parameters": parameter_count(variables) + (frozen.parameters if frozen else 0),
+                "multiply_adds": head_cost + (frozen_multiply_adds(frozen) if frozen else 0),
                 "seconds": float(np.mean([one.trained.seconds for one in trained])),
             }
         )

@@ -35,6 +35,16 @@ class Run:
     def classes(self) -> int:
         return len(self.dataset.class_names)
 
+    @property
+    def dtype(self) -> str:
+        """What training computes in."""
+        return self.config.get("dtype", "float32")
+
+    @property
+    def remat(self) -> bool:
+        """Whether training keeps the inputs of a network's blocks only."""
+        return self.config.get("remat", False)
+
     def pictures(self, rows: np.ndarray) -> np.ndarray:
         """Float32 pictures in [0, 1], as students and classifiers encode them."""
         return self.dataset.images[rows].astype(np.float32) / 255
@@ -51,6 +61,7 @@ class Run:
             "protocol": self.protocol.checksum,
             "seed": self.config.seed,
             "mapping": self.config.mapping,
+            **({} if self.dtype == "float32" else {"dtype": self.dtype}),  # older workdirs go on
         }
 
     def hardware(self) -> str:

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kdhash import stopping
 from kdhash.experiment.context import Run, on_own_devices
 from kdhash.experiment.student import Student
-from kdhash.experiment.teacher import Cached, Head, best_single, head_outputs
+from kdhash.experiment.teacher import Cached, Head, best_single, head_outputs, head_tokens
 from kdhash.experiment.workdir import begin, fingerprint, finish, finished
+from kdhash.methods.dmth import fusion_outputs
 from kdhash.methods.fitted import fit_itq, fit_lsh
+from kdhash.models.backbones import make_backbone
+from kdhash.models.cost import multiply_adds
 from kdhash.processes import by_first, first
 from kdhash.retrieval import evaluate, float_map, pack_codes, search
 from kdhash.teachers.registry import Teacher
@@ -70,6 +74,7 @@ def _evaluate(run, teachers, features, heads, students, student_codes) -> Scores
     rows: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {"radius_curves": {}, "precision_at": {}, "retrieval_grid": []}
     network_ms = {name: _encode_ms(run, teacher) for name, teacher in teachers.items()}
+    network_cost = {name: frozen_multiply_adds(teacher) for name, teacher in teachers.items()}
 
     def add(group: str, name: str, codes: np.ndarray, **facts: Any) -> np.ndarray:
         packed = pack_codes(codes)
@@ -92,9 +97,14 @@ def _evaluate(run, teachers, features, heads, students, student_codes) -> Scores
             label,
             outputs["codes"],
             note=f"{len(head.members)} networks, {len(head.views)} views",
+            networks=len(head.members),
+            views=len(head.views),
+            validation=head.trained.validation,
             encode_ms=sum(network_ms[name] for name in head.members) * len(head.views),
             parameters=sum(teachers[name].parameters for name in head.members)
             + parameter_count(head.trained.variables),
+            multiply_adds=sum(network_cost[name] for name in head.members) * len(head.views)
+            + _head_cost(run, head, features),
             seconds=head.trained.seconds,
             accuracy=_accuracy(run, outputs["logits"]),
         )
@@ -108,8 +118,12 @@ def _evaluate(run, teachers, features, heads, students, student_codes) -> Scores
             label,
             student_codes[name],
             note=f"{run.config.student.arch} {_sizes(run)}",
+            validation=student.trained.validation,
             encode_ms=_student_ms(run, student),
             parameters=parameter_count(student.trained.variables),
+            multiply_adds=multiply_adds(
+                student.method.encode, student.trained.variables, run.example_picture()["image"]
+            ),
             seconds=student.trained.seconds,
             accuracy=None,
         )
@@ -204,6 +218,27 @@ def parameter_count(variables: Any) -> int:
     """Of all layers in 'params' but the regressor to a teacher's features, which only training uses."""
     layers = {name: layer for name, layer in variables["params"].items() if name != "regressor"}
     return sum(leaf.size for leaf in jax.tree.leaves(layers))
+
+
+def frozen_multiply_adds(network: Teacher) -> int:
+    """Of a picture's features, without the classifier that the weights come with."""
+    backbone = dict(network.backbone)
+    module = make_backbone(backbone["arch"], dtype=jnp.dtype(backbone["dtype"]), **backbone["sizes"])
+    size = network.preprocessing.size
+    picture = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), picture)
+    return multiply_adds(lambda given, x: module.apply(given, x)["features"], variables, picture)
+
+
+def _head_cost(run: Run, head: Head, features: dict[str, Cached]) -> int:
+    seen = head.views if len(head.views) > 1 else ("original",)
+    tokens = head_tokens(features, head.members, seen, np.arange(1))
+
+    def codes(variables: Any, batch: Any) -> jax.Array:
+        options = {"bits": run.config.bits, "classes": run.classes, "fusion": head.fusion}
+        return fusion_outputs(variables, batch, **options)["codes"]
+
+    return multiply_adds(codes, head.trained.variables, tokens)
 
 
 def _encode_ms(run: Run, teacher: Teacher) -> float:

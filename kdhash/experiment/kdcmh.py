@@ -133,7 +133,7 @@ def _train(
     """Trains one pair of hashers on `inputs`; similarities are taken of the features of `seen`."""
     run = for_heads(run)
     config, protocol = run.config, run.protocol
-    model = TwoTowers(config.bits, sizes.image_hidden, sizes.text_hidden)
+    model = TwoTowers(config.bits, sizes.image_hidden, sizes.text_hidden, dtype=jnp.dtype(run.dtype))
     method = two_towers(model, _objective(run, form, similarity, data), grow=form["kind"] in GROWING)
     identity = fingerprint(
         run.identity(),

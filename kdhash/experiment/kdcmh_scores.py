@@ -7,7 +7,12 @@ import jax
 import numpy as np
 
 from kdhash.experiment.context import Run
-from kdhash.experiment.evaluate import milliseconds_an_image, over_seeds, parameter_count
+from kdhash.experiment.evaluate import (
+    frozen_multiply_adds,
+    milliseconds_an_image,
+    over_seeds,
+    parameter_count,
+)
 from kdhash.experiment.kdcmh import PairHashed
 from kdhash.experiment.pair_inputs import PairInputs
 from kdhash.methods.cca import fit_cca_itq
@@ -30,7 +35,9 @@ def score_pairs(
         for one in trained:
             codes = {"image": one.image, "text": one.text}
             scores.append(_scores(run, codes, one.captions) | {"validation": one.trained.validation})
-        network = inputs[kind].network
+        network, variables = inputs[kind].network, trained[0].trained.variables
+        # a tower is of dense layers alone, each of whose weights multiplies once
+        tower = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]["image"]) if leaf.ndim == 2)
         rows.append(
             {
                 "group": kind,
@@ -38,8 +45,8 @@ def score_pairs(
                 "seeds": [one.seed for one in trained],
                 **over_seeds(scores),
                 **costs[kind],
-                "parameters": parameter_count(trained[0].trained.variables)
-                + (network.parameters if network else 0),
+                "parameters": parameter_count(variables) + (network.parameters if network else 0),
+                "multiply_adds": tower + (frozen_multiply_adds(network) if network else 0),
                 "seconds": float(np.mean([one.trained.seconds for one in trained])),
             }
         )

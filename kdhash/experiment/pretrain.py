@@ -22,6 +22,8 @@ def pretrain_teachers(run: Run) -> None:
             mean=tuple(spec.mean),
             std=tuple(spec.std),
             axis_name=AXIS if config.mapping == "pmap" else None,
+            dtype=run.dtype,
+            remat=run.remat,
         )
         encode = make_encode(method, run.mesh, config.features.batch_size)
 

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -17,11 +17,19 @@ from kdhash.experiment.evaluate import evaluate_rows, student_label
 from kdhash.experiment.kdcmh_run import run_kdcmh
 from kdhash.experiment.pretrain import pretrain_teachers
 from kdhash.experiment.student import Student, check_student, train_students
-from kdhash.experiment.teacher import Head, best_single, cache_features, load_teachers, train_heads
+from kdhash.experiment.teacher import (
+    Cached,
+    Head,
+    best_single,
+    cache_features,
+    load_teachers,
+    train_heads,
+)
 from kdhash.experiment.train_row import curves_of
 from kdhash.experiment.workdir import claim, computed, fingerprint, keep_protocol
 from kdhash.processes import agree, by_first, check_shared, together
 from kdhash.report import table_text, write_report
+from kdhash.teachers.registry import Teacher
 from kdhash.training.mapping import data_mesh
 
 
@@ -31,6 +39,12 @@ def run(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Path:
     Raises ConfigError before any work for a config that cannot be run, and for a workdir of another config or of data that have
     changed since.
     """
+    this = open_run(config, workdir)
+    return {"dmth": _dmth, "brcd": run_brcd, "kdcmh": run_kdcmh}[config.method](this, command)
+
+
+def open_run(config: ConfigDict, workdir: str | Path) -> Run:
+    """The run of a workdir, new or begun before; raises ConfigError as `run` does."""
     mesh, workdir = data_mesh(), Path(workdir)
     start = time.perf_counter()
     dataset, protocol = together(lambda: _checked_data(config, mesh.devices.size))
@@ -40,7 +54,7 @@ def run(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Path:
     check_shared(workdir)
     this = Run(config, workdir, mesh, dataset, protocol)
     this.seconds["data"] = time.perf_counter() - start
-    return {"dmth": _dmth, "brcd": run_brcd, "kdcmh": run_kdcmh}[config.method](this, command)
+    return this
 
 
 def _checked_data(config: ConfigDict, devices: int) -> tuple[Any, Protocol]:
@@ -77,14 +91,28 @@ def _data(config: ConfigDict) -> tuple[Any, Protocol]:
     return dataset, protocol
 
 
-def _dmth(this: Run, command: str) -> Path:
-    config = this.config
-    if "pretrain" in config:
+class Dmth(NamedTuple):
+    """All that a DMTH run trains or reads, by name."""
+
+    teachers: dict[str, Teacher]
+    features: dict[str, Cached]
+    heads: dict[str, Head]
+    students: dict[str, Student]
+
+
+def train_dmth(this: Run) -> Dmth:
+    """The stages of a DMTH run before its evaluation; what is finished is read from the workdir."""
+    if "pretrain" in this.config:
         pretrain_teachers(this)
     teachers = load_teachers(this)
     features = cache_features(this, teachers)
     heads = train_heads(this, teachers, features)
-    students = train_students(this, heads, features)
+    return Dmth(teachers, features, heads, train_students(this, heads, features))
+
+
+def _dmth(this: Run, command: str) -> Path:
+    config = this.config
+    teachers, features, heads, students = train_dmth(this)
     scores = evaluate_rows(this, teachers, features, heads, students)
 
     def report() -> str:

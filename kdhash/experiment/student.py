@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from kdhash.config import ConfigError
 from kdhash.data import ImageDataset, augment_images
 from kdhash.experiment.context import Run, sizes_of
+from kdhash.experiment.online_teacher import Answer, online_answer
 from kdhash.experiment.teacher import Cached, Head, best_single, head_outputs, validation_map
 from kdhash.experiment.train_row import Trained, train_row
 from kdhash.experiment.workdir import fingerprint
@@ -70,10 +71,13 @@ def picture_batches(
     return fetch
 
 
-def picture_preparation(augment: ConfigDict) -> Callable[[jax.Array, dict[str, Any]], dict[str, Any]]:
+def picture_preparation(
+    augment: ConfigDict, answer: Answer | None = None
+) -> Callable[[jax.Array, dict[str, Any]], dict[str, Any]]:
     """What happens to a batch inside the jitted step: augmentation, and the teacher's answer to the view that came out.
 
-    Targets come as [batch, views, ...], of the original and of the mirrored picture; a mirrored picture gets the second.
+    Targets come as [batch, views, ...], of the original and of the mirrored picture; a mirrored picture gets the second. Or
+    `answer` computes them from the augmented pictures.
     """
     options = augment.to_dict()
 
@@ -85,7 +89,8 @@ def picture_preparation(augment: ConfigDict) -> Callable[[jax.Array, dict[str, A
             for name, value in batch.items()
             if name.startswith("teacher_")
         }
-        return batch | {"image": pictures} | targets
+        answers = answer(pictures) if answer else {}
+        return batch | {"image": pictures} | targets | answers
 
     return prepare
 
@@ -94,13 +99,15 @@ def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str,
     config = run.config.student
     weights = LossWeights(**config.weights.to_dict())
     if teacher is None:
-        weights = weights._replace(code=0.0, relation=0.0, feature=0.0)
+        weights = weights._replace(code=0.0, relation=0.0, feature=0.0, logits=0.0)
     method = _method(
         run.config,
         classes=run.classes,
         weights=weights,
         teacher_width=run.config.teacher.width if teacher else 0,
         axis_name=AXIS if run.config.mapping == "pmap" else None,
+        dtype=run.dtype,
+        remat=run.remat,
     )
     settings = {key: value for key, value in config.items() if key not in ("rows", "teacher", "weights")}
     settings = {
@@ -114,10 +121,14 @@ def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str,
     def validate(variables) -> float:
         return validation_map(lambda rows: encode(variables, run.pictures, rows), run)
 
+    wanted = ["codes"] + ["fused"] * bool(weights.feature) + ["logits"] * bool(weights.logits)
+
     @functools.cache
     def targets() -> dict[str, np.ndarray]:
-        return _targets(run, teacher, features, weights) if teacher else {}
+        return _targets(run, teacher, features, wanted) if teacher and not online else {}
 
+    online = config.get("online", False)
+    answer = online_answer(run, teacher, features, wanted) if teacher and online else None
     trained = train_row(
         run,
         f"student/{row}",
@@ -126,7 +137,7 @@ def _train_student(run: Run, row: str, teacher: Head | None, features: dict[str,
         picture_batches(run.dataset, targets),
         config.schedule,
         example=run.example_picture(),
-        prepare=picture_preparation(config.augment),
+        prepare=picture_preparation(config.augment, answer),
         validate=validate,
     )
     return Student(row, teacher, method, trained)
@@ -141,19 +152,19 @@ def _method(config: ConfigDict, **rest: Any) -> Method:
         mean=tuple(student.mean),
         std=tuple(student.std),
         objective=student.objective,
+        temperature=student.get("temperature", 4.0),
         **rest,
     )
 
 
 def _targets(
-    run: Run, teacher: Head, features: dict[str, Cached], weights: LossWeights
+    run: Run, teacher: Head, features: dict[str, Cached], wanted: list[str]
 ) -> dict[str, np.ndarray]:
-    """What the teacher says of all rows, [rows, views, ...]: codes, and fused features if regressed to.
+    """What the teacher says of all rows, [rows, views, ...]: those of its outputs that are `wanted`.
 
     The views are the original and, where augmentation flips, the mirrored picture.
     """
     rows = np.arange(len(run.dataset))
     names = ("original", "flip") if run.config.student.augment.flip else ("original",)
     views = [head_outputs(run, teacher, features, name, rows) for name in names]
-    wanted = ("codes", "fused") if weights.feature else ("codes",)
     return {f"teacher_{name}": np.stack([view[name] for view in views], axis=1) for name in wanted}

@@ -1,14 +1,16 @@
 """Stages `features` and `teacher`: frozen networks once over all pictures, then hash heads on what they saw."""
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from kdhash.experiment.context import Run, chunked, on_own_devices
+from kdhash.experiment.context import Run, chunked, for_heads
 from kdhash.experiment.train_row import WEIGHTS, Trained, train_row
 from kdhash.experiment.workdir import fingerprint
 from kdhash.methods.dmth import LossWeights, fusion_outputs, fusion_teacher
@@ -41,8 +43,9 @@ class Head(NamedTuple):
     trained: Trained
 
 
-def load_teachers(run: Run) -> dict[str, Teacher]:
-    """The frozen networks of the config, from weights_dir or from the pretrain stage."""
+def load_teachers(run: Run, dtype: str | None = None) -> dict[str, Teacher]:
+    """The frozen networks of the config, from weights_dir or from the pretrain stage; they compute in `dtype`, by default in
+    config.features.dtype."""
     config = run.config
     teachers = {}
     for name, spec in config.teachers.items():
@@ -56,7 +59,7 @@ def load_teachers(run: Run) -> dict[str, Teacher]:
             weights_dir=folder,
             image_size=config.image_size,
             classes=run.classes,
-            dtype=config.features.get("dtype", "float32"),
+            dtype=dtype or config.features.get("dtype", "float32"),
         )
     return teachers
 
@@ -105,7 +108,7 @@ def cached_views(
 
 def train_heads(run: Run, teachers: dict[str, Teacher], features: dict[str, Cached]) -> dict[str, Head]:
     """A hash head for every form of fusion in config.teacher.rows; the forms 'single...' give one for each teacher."""
-    run = on_own_devices(run)
+    run = for_heads(run)
     names = tuple(teachers)
     heads = {}
     for form in run.config.teacher.rows:
@@ -137,7 +140,9 @@ def head_outputs(
     )
     seen = head.views if len(head.views) > 1 else (view,)
     return chunked(
-        lambda part: apply(head.trained.variables, _tokens(features, head.members, seen, part)), rows, 10000
+        lambda part: apply(head.trained.variables, head_tokens(features, head.members, seen, part)),
+        rows,
+        10000,
     )
 
 
@@ -177,7 +182,7 @@ def _train_head(
 
     def fetch(rows: np.ndarray) -> dict[str, Any]:
         """Features as {token: [rows, choices, width]}."""
-        parts = [_tokens(features, members, views, rows) for views in choices]
+        parts = [head_tokens(features, members, views, rows) for views in choices]
         return {
             "features": {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]},
             "label": labels[rows],
@@ -187,26 +192,35 @@ def _train_head(
         """One of the choices, the same for all tokens of a picture, and noise on each."""
 
         def one(key: jax.Array, tokens: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            pick, *noise = jax.random.split(key, 1 + len(tokens))
+            pick, spread = jax.random.split(key)
             place = jax.random.randint(pick, (), 0, len(choices))
+            ends = np.cumsum([token.shape[-1] for token in tokens.values()])
+            # one draw for all tokens: every further one takes its time to compile
+            noise = jnp.split(config.noise * jax.random.normal(spread, (ends[-1],)), ends[:-1])
             return {
-                name: token[place] + config.noise * jax.random.normal(noise[i], token[place].shape)
-                for i, (name, token) in enumerate(tokens.items())
+                name: token[place] + part for (name, token), part in zip(tokens.items(), noise, strict=True)
             }
 
         return batch | {"features": jax.vmap(one)(keys, batch["features"])}
 
     encode = jax.jit(method.encode)
 
-    def codes(variables, views: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
-        return pack_codes(np.asarray(encode(variables, _tokens(features, members, views, rows))))
+    @functools.cache
+    def validated(part: str, views: tuple[str, ...]) -> dict[str, np.ndarray]:
+        return head_tokens(features, members, views, getattr(run.protocol, part))
+
+    def codes(variables, part: str, views: tuple[str, ...]) -> np.ndarray:
+        return pack_codes(np.asarray(encode(variables, validated(part, views))))
 
     def validate(variables) -> float:
         # The networks know their training pictures by heart, these held-out ones among them: only in views that they
         # have not seen are these like new pictures.
         query, database = run.protocol.validation, run.protocol.train
         return mean_average_precision(
-            codes(variables, unseen, query), codes(variables, seen, database), labels[query], labels[database]
+            codes(variables, "validation", unseen),
+            codes(variables, "train", seen),
+            labels[query],
+            labels[database],
         )
 
     one = fetch(np.arange(1))
@@ -235,10 +249,10 @@ def validation_map(encode_rows: Callable[[np.ndarray], np.ndarray], run: Run) ->
     )
 
 
-def _tokens(
+def head_tokens(
     features: dict[str, Cached], members: tuple[str, ...], views: tuple[str, ...], rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """{token: [rows, width]}, standardised: every member's features of the first view, then of the second."""
+    """What a head reads, {token: [rows, width]}, standardised: every member's features of the first view, then of the second."""
     return {
         name if place == 0 else f"{name}_view{place + 1}": (
             features[name].views[view]["features"][rows] - features[name].mean

@@ -20,6 +20,8 @@ from kdhash.teachers.registry import load_variables, save_variables
 from kdhash.training.loop import Schedule, train
 from kdhash.training.mapping import Prepare
 from kdhash.training.metric_log import read_metrics
+from kdhash.training.resident import fits, numbers, place
+from kdhash.training.trace import Profile
 
 WEIGHTS = "model.safetensors"
 
@@ -57,8 +59,7 @@ def train_row(
     if notes is None:
 
         def work() -> dict[str, Any]:
-            data = _training_batches(run, fetch, schedule.batch_size, with_epoch)
-            return _train(run, folder, inputs, method, data, schedule, prepare, validate)
+            return _train(run, folder, inputs, method, fetch, schedule, prepare, validate, with_epoch)
 
         # on a mesh of its own the first process trains for all
         notes = work() if share_of(run.mesh)[1] == jax.process_count() else by_first(work)
@@ -67,12 +68,18 @@ def train_row(
     return Trained(variables, notes["validation"], notes["seconds"])
 
 
-def _train(run, folder: Path, inputs, method, data, schedule, prepare, validate) -> dict[str, Any]:
+def _train(
+    run: Run, folder: Path, inputs, method, fetch, schedule, prepare, validate, with_epoch
+) -> dict[str, Any]:
     run.by_first(lambda: str(begin(folder, inputs, run.hardware())))
     start = time.perf_counter()
+    rows, table = run.protocol.train, None
+    if fits(fetch, rows, run.mesh, run.config.mapping, run.config.get("resident_mib", 0)):
+        table = place(fetch, rows, run.mesh)
+        fetch, rows = numbers, np.arange(len(rows))
     variables = train(
         method,
-        data,
+        _training_batches(run, fetch, rows, schedule.batch_size, with_epoch),
         schedule_of(schedule, len(run.protocol.train)),
         folder,
         label=f"{folder.parent.name} {folder.name}",
@@ -82,6 +89,10 @@ def _train(run, folder: Path, inputs, method, data, schedule, prepare, validate)
         prepare=prepare,
         validate=validate,
         prefetch=device_prefetch,
+        table=table,
+        profile=Profile(
+            run.config.get("profile", 0), run.workdir / "profile" / folder.relative_to(run.workdir)
+        ),
     )
     seconds = time.perf_counter() - start
     notes = {"validation": validate(variables), "seconds": seconds}
@@ -107,13 +118,13 @@ def curves_of(folder: Path) -> dict[str, list[float]]:
 
 
 def _training_batches(
-    run: Run, fetch: Callable[[np.ndarray], Any], batch_size: int, with_epoch: bool
+    run: Run, fetch: Callable[[np.ndarray], Any], rows: np.ndarray, batch_size: int, with_epoch: bool
 ) -> grain.MapDataset:
-    """This process's share of the global batches of the protocol's training pictures, by step."""
+    """This process's share of the global batches of `rows`, by step."""
     place, count = share_of(run.mesh)
     return batches(
         fetch,
-        run.protocol.train,
+        rows,
         batch_size=batch_size,
         seed=run.config.seed,
         process_index=place,
@@ -136,4 +147,5 @@ def schedule_of(config: ConfigDict, rows: int) -> Schedule:
         checkpoint_every=max(1, round(config.checkpoint_every_epochs * per_epoch)),
         log_every=config.log_every,
         keep=config.keep,
+        microbatches=config.get("microbatches", 1),
     )

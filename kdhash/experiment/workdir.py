@@ -47,9 +47,10 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
 def computed(config: ConfigDict) -> dict[str, object]:
     """The fields of a config that results depend on, by their dotted names."""
     now = {name: value for name, value in flat(config).items() if _counts(name)}
-    if now.get("features.dtype") == "float32":
-        del now["features.dtype"]  # what it was before there was a choice: older workdirs go on
-    return now
+    for name in ("dtype", "features.dtype"):
+        if now.get(name) == "float32":
+            del now[name]  # what it was before there was a choice: older workdirs go on
+    return {name: value for name, value in now.items() if not (name.endswith(".microbatches") and value == 1)}
 
 
 def _counts(name: str) -> bool:

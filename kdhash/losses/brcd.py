@@ -95,11 +95,12 @@ def brcd_loss(
     place = jnp.arange(2 * count)
     partner = jnp.roll(place, count)
     positive = alpha * anchor + (1 - alpha) * logits[place, partner]
-    left_out = (place[:, None] == place[None]) | (partner[:, None] == place[None])
+    left_out = partner[:, None] == place[None]
     if false_negatives is not None:
         left_out |= false_negatives
-    negatives = jnp.where(left_out, -jnp.inf, logits)
-    candidates = jnp.concatenate([positive[:, None], negatives], axis=1)
+    # a row is no negative of its own: its positive takes that place, so that the matrix keeps its shape
+    own = place[:, None] == place[None]
+    candidates = jnp.where(own, positive[:, None], jnp.where(left_out, -jnp.inf, logits))
     return jnp.mean(jax.nn.logsumexp(candidates, axis=1) - positive)
 
 

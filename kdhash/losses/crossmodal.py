@@ -276,9 +276,13 @@ def kdcmh_student_loss(
     else:
         distances = [quantization(u) for u in both]
     likelihood = partial(similarity_likelihood, similarity=similarity, scale=scale)
+    across = likelihood(image_codes, text_codes)
+    # XLA would work out what is then multiplied by 0
+    zero = jnp.zeros_like(across)
+    within = sum((likelihood(u, u) for u in both), zero) if intra else zero
     terms = {
-        "likelihood": likelihood(image_codes, text_codes),
-        "within": intra * (likelihood(image_codes, image_codes) + likelihood(text_codes, text_codes)),
+        "likelihood": across,
+        "within": intra * within,
         "quantization": quantization_weight * (distances[0] + distances[1]),
         "balance": balance_weight * (balance(image_codes) + balance(text_codes)),
     }

@@ -7,12 +7,13 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from kdhash.losses.distillation import feature_regression, kl_divergence, smooth_l1
 from kdhash.losses.similarity import cosine, cosine_matrix, unit_rows
 
 EXACT = jax.lax.Precision.HIGHEST  # by default accelerators multiply float32 with errors near 1e-3
+ANGLES_AT_ONCE = 2**24  # numbers, 64 MiB in float32
 
 
 def rkd(
@@ -46,11 +47,20 @@ def rkd_angle(
 ) -> Float[Array, ""]:
     """Smooth L1 between the cosines of the angles j-i-k; mean over all batch^3 triples.
 
-    An angle at a point that coincides with one of the others is undefined: its cosine is 0 and has gradient 0. Memory: batch^3
-    numbers, a few times over (64 MiB each for 256 items in float32), and batch^2 times the width.
-    Source: Park et al. 2019, section 3.2.2.
+    An angle at a point that coincides with one of the others is undefined: its cosine is 0 and has gradient 0. Memory: a few
+    times 2^24 numbers, or batch^2 if that is more; larger batches are worked out point by point, and once more for the
+    gradient. Source: Park et al. 2019, section 3.2.2.
     """
-    return smooth_l1(_angles(student), _angles(teacher))
+    student, teacher = jnp.asarray(student), jnp.asarray(teacher)
+    batch = len(student)
+    at_once = max(1, ANGLES_AT_ONCE // batch**2)
+
+    def at(point: Array) -> Array:
+        return smooth_l1(_angles(student, point), _angles(teacher, point))
+
+    if at_once >= batch:
+        return jnp.mean(jax.vmap(at)(jnp.arange(batch)))
+    return jnp.mean(jax.lax.map(jax.checkpoint(at), jnp.arange(batch), batch_size=at_once))
 
 
 def pkt(
@@ -131,14 +141,32 @@ def crd(
     return jnp.sum(jax.nn.softplus(jnp.where(own, -logits, logits))) / batch
 
 
-def _differences(rows: Float[Array, "batch width"]) -> Float[Array, "batch batch width"]:
-    return rows[None, :] - rows[:, None]
+@jax.custom_vjp
+def _squared_distances(rows: Float[Array, "batch width"]) -> Float[Array, "batch batch"]:
+    # By differences, not by |a|^2 + |b|^2 - 2 ab: that rounds the distance of near rows away.
+    return jnp.sum((rows[None, :] - rows[:, None]) ** 2, axis=-1)
+
+
+def _squared_distances_forward(rows):
+    return _squared_distances(rows), rows
+
+
+def _squared_distances_backward(rows, upstream):
+    both = upstream + upstream.T
+
+    def along(x: Array) -> Array:  # one axis of the width: [batch]
+        return 2 * jnp.sum(both * (x[:, None] - x[None, :]), axis=1)
+
+    # axis by axis: of the whole, XLA keeps arrays of batch times batch times width
+    return (jax.lax.map(along, rows.T).T,)
+
+
+_squared_distances.defvjp(_squared_distances_forward, _squared_distances_backward)
 
 
 def _relative_distances(rows: Float[Array, "batch width"]) -> Float[Array, "batch batch"]:
     """Distances of all pairs over their mean. Two different items are 1e-6 or more apart: a mean is never 0."""
-    # By differences, not by |a|^2 + |b|^2 - 2 ab: that rounds the distance of near rows away.
-    squared = jnp.sum(_differences(rows) ** 2, axis=-1)
+    squared = _squared_distances(rows)
     # The square root's slope at 0 is infinite; where its value is not used, it must not be taken there either.
     apart = squared > 1e-12
     distances = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 1e-6)
@@ -147,14 +175,15 @@ def _relative_distances(rows: Float[Array, "batch width"]) -> Float[Array, "batc
     return distances / jnp.maximum(mean, 1e-7)  # a batch of one has no pair
 
 
-def _angles(rows: Float[Array, "batch width"]) -> Float[Array, "batch pairs"]:
-    """cos of the angle at row i from row j to row k, [i, j * batch + k]."""
-    differences = _differences(rows)
+def _angles(rows: Float[Array, "batch width"], point: Int[Array, ""]) -> Float[Array, "batch batch"]:
+    """cos of the angle at row `point` from row j to row k."""
+    vertex = rows[point]
+    differences = rows - vertex
     squared = jnp.sum(rows * rows, axis=-1)
     # Equal up to rounding: the direction is noise, and its gradient the inverse of that noise.
-    coincide = jnp.sum(differences**2, axis=-1) <= 1e-12 * (squared[:, None] + squared[None, :])
-    directions = jnp.where(coincide[..., None], 0.0, unit_rows(differences))
-    return jnp.einsum("ijd,ikd->ijk", directions, directions, precision=EXACT).reshape(len(rows), -1)
+    coincide = jnp.sum(differences**2, axis=-1) <= 1e-12 * (squared + squared[point])
+    directions = jnp.where(coincide[:, None], 0.0, unit_rows(differences))
+    return _gram(directions)
 
 
 def _neighbours(rows: Float[Array, "batch width"]) -> Float[Array, "batch batch"]:

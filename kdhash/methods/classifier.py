@@ -17,12 +17,18 @@ def classifier(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     axis_name: str | None = None,
+    dtype: str = "float32",
+    remat: bool = False,
 ) -> Method:
     """Cross entropy on a backbone's logits. The batch: 'image' (float pictures in [0, 1]) and 'label'.
 
-    `encode` gives the logits: whoever scores it takes their argmax for the class.
+    `encode` gives the logits: whoever scores it takes their argmax for the class. Training computes in `dtype`; see `Method`
+    for what stays float32. `remat`: see `models.backbones.make_backbone`.
     """
-    model = make_backbone(arch, classes=classes, axis_name=axis_name, **sizes)
+    model = make_backbone(
+        arch, classes=classes, axis_name=axis_name, dtype=jnp.dtype(dtype), remat=remat, **sizes
+    )
+    searcher = model.clone(dtype=jnp.float32)
 
     def normalized(pictures):
         return (pictures - jnp.asarray(mean)) / jnp.asarray(std)
@@ -41,6 +47,6 @@ def classifier(
         return value, {"cross_entropy": value}
 
     def encode(variables, pictures):
-        return model.apply(variables, normalized(pictures))["logits"]
+        return searcher.apply(variables, normalized(pictures))["logits"]
 
     return Method(init, forward, loss, encode)

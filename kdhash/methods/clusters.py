@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_score
 
 SILHOUETTE_ITEMS = 2000  # looked at; the score compares all pairs
 
@@ -39,6 +37,8 @@ def cluster_codes(
     different = len(np.unique(codes > 0, axis=0))
     if not 0 < count <= different:
         raise ValueError(f"{count} clusters of {different} different codes; choose 1 to {different}")
+    from sklearn.cluster import KMeans  # whose import takes seconds, of every start
+
     found = KMeans(count, init="k-means++", n_init=starts, random_state=seed).fit(codes)
     return Clusters(found.cluster_centers_.astype(np.float32), found.labels_, float(found.inertia_))
 
@@ -52,6 +52,8 @@ def choose_count(
     """
     if len(counts) < 3 or min(counts) < 2 or list(counts) != sorted(set(counts)):
         raise ValueError(f"counts of clusters are {tuple(counts)}; give at least three, rising, from 2 on")
+    from sklearn.metrics import silhouette_score
+
     some = np.random.default_rng(seed).permutation(len(codes))[:SILHOUETTE_ITEMS]
     inertia, silhouette = [], []
     for count in counts:

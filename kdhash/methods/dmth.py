@@ -18,6 +18,7 @@ from kdhash.losses import (
     cross_entropy,
     feature_regression,
     hadamard_centers,
+    kl_divergence,
     quantization,
     relational_distillation,
 )
@@ -40,6 +41,7 @@ class LossWeights(NamedTuple):
     code: float = 0.0
     relation: float = 0.0
     feature: float = 0.0
+    logits: float = 0.0
 
 
 def fusion_teacher(
@@ -90,13 +92,17 @@ def hash_student(
     teacher_width: int = 0,
     objective: str = CROSS_ENTROPY,
     axis_name: str | None = None,
+    dtype: str = "float32",
+    remat: bool = False,
+    temperature: float = 4.0,
 ) -> Method:
-    """u_S = tanh(head(net(x))); L_S = CE + code, relation and feature distillation + quantisation + balance. Another
+    """u_S = tanh(head(net(x))); L_S = CE + code, relation, feature and logit distillation + quantisation + balance. Another
     `objective` of OBJECTIVES takes the place of CE.
 
     The batch: 'image' (float pictures in [0, 1]), 'label', and, where a distillation weight is not 0, the teacher's
-    'teacher_codes' [batch, bits] and 'teacher_fused' [batch, teacher_width] of the same pictures. Only the student
-    runs at search time.
+    'teacher_codes' [batch, bits], 'teacher_fused' [batch, teacher_width] and 'teacher_logits' [batch, classes] of the same
+    pictures; class probabilities are compared at `temperature`. Only the student runs at search time. Training computes in
+    `dtype`; see `Method` for what stays float32. `remat`: see `models.backbones.make_backbone`.
     """
     model = HashStudent(
         arch,
@@ -108,7 +114,10 @@ def hash_student(
         regress_to=teacher_width if weights.feature else 0,
         give_weights=_needs_weights(objective),
         axis_name=axis_name,
+        dtype=jnp.dtype(dtype),
+        remat=remat,
     )
+    searcher = model.clone(dtype=jnp.float32)
 
     def init(rng, batch):
         return model.init(rng, batch["image"])
@@ -129,10 +138,13 @@ def hash_student(
             terms["relation"] = weights.relation * relational_distillation(codes, batch["teacher_codes"])
         if weights.feature:
             terms["feature"] = weights.feature * feature_regression(outputs["fused"], batch["teacher_fused"])
+        if weights.logits:
+            soft = kl_divergence(outputs["logits"], batch["teacher_logits"], temperature=temperature)
+            terms["logits"] = weights.logits * temperature**2 * soft
         return sum(terms.values()), terms
 
     def encode(variables, pictures):
-        return model.apply(variables, pictures)["codes"]
+        return searcher.apply(variables, pictures)["codes"]
 
     return Method(init, forward, loss, encode)
 

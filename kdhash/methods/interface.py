@@ -14,9 +14,11 @@ class Method(NamedTuple):
 
     init(rng, batch) -> variables
     forward(variables, batch, keys, *, train) -> (outputs, new batch statistics). Per example: it is mapped over devices.
-        `keys` holds one random key an example, so that no number depends on how the batch is divided.
+        `keys` holds one random key an example, so that no number depends on how the batch is divided. Variables, outputs
+        and statistics are float32, whatever a network computes in between.
     loss(outputs, batch) -> (scalar, {term: scalar}). Over the whole batch: pairs, negatives, balance.
-    encode(variables, inputs) -> real-valued codes [batch, bits]; their signs are the bits.
+    encode(variables, inputs) -> real-valued codes [batch, bits]; their signs are the bits. In float32, whatever `forward`
+        computes in: as an export does, so that the codes that are scored are those that are searched by.
     """
 
     init: Callable[[jax.Array, Batch], Variables]

@@ -41,8 +41,10 @@ Objective = Callable[
 def two_towers(model: TwoTowers, objective: Objective, *, grow: bool = True) -> Method:
     """`encode` takes {'image': ...} or {'text': ...} and gives logits, whose signs are the bits.
 
-    `grow`: codes are tanh(sqrt(epoch + 1) u), DJSRH's; else tanh(u).
+    `grow`: codes are tanh(sqrt(epoch + 1) u), DJSRH's; else tanh(u). `encode` computes in float32, training in the model's
+    dtype.
     """
+    searcher = model.clone(dtype=jnp.float32)
 
     def init(rng, batch):
         return model.init(rng, batch["image"], batch["text"])
@@ -56,7 +58,7 @@ def two_towers(model: TwoTowers, objective: Objective, *, grow: bool = True) -> 
         return objective(image, text, batch)
 
     def encode(variables, inputs):
-        (logits,) = model.apply(variables, **inputs).values()
+        (logits,) = searcher.apply(variables, **inputs).values()
         return logits
 
     return Method(init, forward, loss, encode)

@@ -14,8 +14,9 @@ Loss = Callable[[dict[str, jax.Array], Batch], tuple[jax.Array, dict[str, jax.Ar
 def two_views(model: Hasher, loss: Loss) -> Method:
     """The batch: 'view_i' and 'view_j', pictures or features. Outputs of `model` come with the view's ending: 'logits_i', ...
 
-    `encode` gives logits, whose signs are the bits.
+    `encode` gives logits, whose signs are the bits; it computes in float32, training in the model's dtype.
     """
+    searcher = model.clone(dtype=jnp.float32)
 
     def init(rng, batch):
         return model.init(rng, batch["view_i"])
@@ -28,6 +29,6 @@ def two_views(model: Hasher, loss: Loss) -> Method:
         return named, new.get("batch_stats", {})
 
     def encode(variables, inputs):
-        return model.apply(variables, inputs)["logits"]
+        return searcher.apply(variables, inputs)["logits"]
 
     return Method(init, forward, loss, encode)

@@ -35,16 +35,22 @@ BACKBONES: dict[str, type[nn.Module]] = {
     "mlp": Mlp,
 }
 
+# Those of `remat`, whose blocks can be computed anew in the backward pass (see `blocks.run_block`).
+IN_BLOCKS = tuple(arch for arch, network in BACKBONES.items() if "remat" in network.__dataclass_fields__)
+
 
 def make_backbone(
-    arch: str, *, classes: int | None = None, axis_name: str | None = None, **sizes: Any
+    arch: str, *, classes: int | None = None, axis_name: str | None = None, remat: bool = False, **sizes: Any
 ) -> nn.Module:
     """The Flax module of `arch` with its sizes (depth and width, or widths).
 
-    It maps float pictures [batch, h, w, 3] to {'features', ...}. Raises ValueError for an unknown name or size.
+    It maps float pictures [batch, h, w, 3] to {'features', ...}. `remat` changes nothing where the network is not one of
+    IN_BLOCKS. Raises ValueError for an unknown name or size.
     """
     if arch not in BACKBONES:
         raise ValueError(f"arch {arch!r} is unknown; known are {', '.join(sorted(BACKBONES))}")
+    if arch in IN_BLOCKS:
+        sizes["remat"] = remat
     try:
         return BACKBONES[arch](classes=classes, axis_name=axis_name, **sizes)
     except TypeError as error:

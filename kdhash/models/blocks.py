@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# The scope of products that belong to a convolution, where `cost.multiply_adds` finds them.
+COUNTED_PRODUCTS = "convolution_products"
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "relu6": nn.relu6,
@@ -29,7 +31,7 @@ def batch_norm(
     momentum: float = 0.9,
     name: str | None = None,
 ) -> Array:
-    """Batch norm with PyTorch's constants; statistics over the global batch (see `axis_name`)."""
+    """Batch norm with PyTorch's constants; statistics over the global batch (see `axis_name`), float32 for every `dtype`."""
     return nn.BatchNorm(
         use_running_average=not train,
         momentum=momentum,
@@ -38,6 +40,15 @@ def batch_norm(
         dtype=dtype,
         name=name,
     )(x)
+
+
+def run_block(block: nn.Module, x: Array, *, remat: bool, **options: Any) -> Array:
+    """block(x, **options). With `remat` the backward pass computes anew what is inside the block, of which only x is kept:
+    less memory, one more forward pass. Variables keep their names.
+    """
+    if not remat:
+        return block(x, **options)
+    return nn.remat(lambda block, x: block(x, **options))(block, x)
 
 
 class ConvNorm(nn.Module):
@@ -82,7 +93,7 @@ class DepthwiseConv(nn.Module):
     """One filter a channel, as a sum of shifted products: XLA's grouped convolution is several times slower on CPUs.
 
     `padding`: see ConvNorm. The variables 'kernel' and 'bias' are those of a grouped nn.Conv, [k, k, 1, channels] and
-    [channels].
+    [channels]. What comes in and goes out is of `dtype`; sums are float32, as a convolution's are.
     """
 
     kernel: int
@@ -101,16 +112,18 @@ class DepthwiseConv(nn.Module):
             pads = [(int(self.padding), int(self.padding))] * 2
         x = jnp.pad(x.astype(self.dtype), ((0, 0), *pads, (0, 0)))
         height, width = ((n - k) // stride + 1 for n in x.shape[1:3])
-        weights = weights.astype(self.dtype)
-        total = sum(
-            x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
-            * weights[i, j, 0]
-            for i in range(k)
-            for j in range(k)
-        )
+        weights = weights.astype(self.dtype).astype(jnp.float32)
+        x = x.astype(jnp.float32)
+        with jax.named_scope(COUNTED_PRODUCTS):
+            total = sum(
+                x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
+                * weights[i, j, 0]
+                for i in range(k)
+                for j in range(k)
+            )
         if self.use_bias:
-            total += self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(self.dtype)
-        return total
+            total += self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return total.astype(self.dtype)
 
 
 class InvertedResidual(nn.Module):

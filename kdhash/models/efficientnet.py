@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdhash.models.blocks import ConvNorm, InvertedResidual, make_divisible, pooled_outputs
+from kdhash.models.blocks import ConvNorm, InvertedResidual, make_divisible, pooled_outputs, run_block
 
 # Expansion, kernel, stride of the first, width, number of blocks: B0's, from which all others are scaled.
 STAGES = (
@@ -33,6 +33,7 @@ class EfficientNet(nn.Module):
     epsilon: float = 1e-5
     classes: int | None = None
     axis_name: str | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -60,7 +61,7 @@ class EfficientNet(nn.Module):
                     **common,
                     name=f"stage{i}_block{j}",
                 )
-                x = block(x, train=train)
+                x = run_block(block, x, remat=self.remat, train=train)
         x = ConvNorm(width_of(1280), 1, **common, name="last")(x, train=train)
         return pooled_outputs(x, self.classes)
 

@@ -11,10 +11,12 @@ from kdhash.models.hash_head import HashHead
 
 
 class Fusion(nn.Module):
-    """Projects each token, a teacher's features of one view, to a common width and fuses them: 'mean', 'concat' or 'attention'.
+    """Projects each token, a teacher's features of one view, to a common width and fuses them: 'mean', 'concat', 'attention' or
+    'global'.
 
     Attention weighs tokens per image and per head: e_t = V tanh(U h_t), a = softmax_t(e / temperature), and head k fuses
-    the k-th part of the width, z_k = sum_t a_tk h_tk.
+    the k-th part of the width, z_k = sum_t a_tk h_tk. 'global' learns e itself, one number a token and head: the same weights
+    for all pictures, which is what attention has to be better than.
 
     Returns {'fused': [batch, width], 'attention': [batch, tokens]} (weights sum to 1; uniform for 'mean' and 'concat').
     Source: METHODS section 1 (our reconstruction of DMTH).
@@ -41,9 +43,13 @@ class Fusion(nn.Module):
             return {"fused": fused, "attention": uniform}
         if self.kind == "mean":
             return {"fused": tokens.mean(axis=1), "attention": uniform}
-        scores = nn.Dense(self.heads, use_bias=False, name="score")(
-            nn.tanh(nn.Dense(self.width, name="query")(tokens))
-        )
+        if self.kind == "global":
+            learned = self.param("score", nn.initializers.zeros, (len(names), self.heads))
+            scores = jnp.broadcast_to(learned, (len(tokens), *learned.shape))
+        else:
+            scores = nn.Dense(self.heads, use_bias=False, name="score")(
+                nn.tanh(nn.Dense(self.width, name="query")(tokens))
+            )
         if keys is not None and self.teacher_dropout:
             scores = jax.vmap(self._drop_teachers)(keys, scores)
         weights = nn.softmax(scores / self.temperature, axis=1)

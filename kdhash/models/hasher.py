@@ -14,7 +14,8 @@ class Hasher(nn.Module):
 
     `hidden` is the width of a layer with ReLU between features and bits, 0 for none. Pictures in [0, 1] are normalised by
     `mean` and `std`. Returns {'logits': [batch, bits], 'features': [batch, width]}, and where that is not 0 'regressed'
-    [batch, regress_to], a linear map of what the bits are read from.
+    [batch, regress_to], a linear map of what the bits are read from. The backbone and the hidden layer compute in `dtype`;
+    what comes out of them is float32, and so is all else.
     """
 
     bits: int
@@ -25,12 +26,16 @@ class Hasher(nn.Module):
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     axis_name: str | None = None
+    remat: bool = False
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch *inputs"], *, train: bool = False) -> dict[str, Array]:
         if self.arch:
             x = (x - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-            net = make_backbone(self.arch, axis_name=self.axis_name, **dict(self.sizes))
+            net = make_backbone(
+                self.arch, axis_name=self.axis_name, dtype=self.dtype, remat=self.remat, **dict(self.sizes)
+            )
             x = net(x, train=train)["features"]
             # as a frozen network's features are standardised: their mean would give all pictures one code
             x = nn.BatchNorm(
@@ -43,7 +48,7 @@ class Hasher(nn.Module):
             )(x)
         outputs = {"features": x}
         if self.hidden:
-            x = nn.relu(nn.Dense(self.hidden, name="hidden")(x))
+            x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x)).astype(jnp.float32)
         if self.regress_to:
             outputs["regressed"] = nn.Dense(self.regress_to, name="regressor")(x)
         return outputs | {"logits": nn.Dense(self.bits, name="bits")(x)}

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdhash.models.blocks import ConvNorm, InvertedResidual, make_divisible, pooled_outputs
+from kdhash.models.blocks import ConvNorm, InvertedResidual, make_divisible, pooled_outputs, run_block
 
 
 class MobileNetV1(nn.Module):
@@ -73,6 +73,7 @@ class MobileNetV2(nn.Module):
     epsilon: float = 1e-3
     classes: int | None = None
     axis_name: str | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -90,7 +91,8 @@ class MobileNetV2(nn.Module):
 
         x = ConvNorm(width_of(32 * self.multiplier), 3, 2, **common, name="stem")(x, train=train)
         first = width_of(16 * self.multiplier)
-        x = InvertedResidual(x.shape[-1], first, 3, 1, **common, name="block0")(x, train=train)
+        block = InvertedResidual(x.shape[-1], first, 3, 1, **common, name="block0")
+        x = run_block(block, x, remat=self.remat, train=train)
         number = 1
         for channels, stride, repeats in V2_STAGES:
             for i in range(repeats):
@@ -98,7 +100,7 @@ class MobileNetV2(nn.Module):
                 block = InvertedResidual(
                     inner, width, 3, stride if i == 0 else 1, **common, name=f"block{number}"
                 )
-                x = block(x, train=train)
+                x = run_block(block, x, remat=self.remat, train=train)
                 number += 1
         last = 1280 if self.wide_output and self.multiplier < 1 else width_of(1280 * self.multiplier)
         x = ConvNorm(last, 1, **common, name="last")(x, train=train)
@@ -153,6 +155,7 @@ class MobileNetV3(nn.Module):
     epsilon: float = 1e-5
     classes: int | None = None
     axis_name: str | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -179,7 +182,7 @@ class MobileNetV3(nn.Module):
                 **common,
                 name=f"block{i}",
             )
-            x = block(x, train=train)
+            x = run_block(block, x, remat=self.remat, train=train)
         x = ConvNorm(last, 1, activation="hard_swish", **common, name="last")(x, train=train)
         spatial = x.astype(jnp.float32)
         features = nn.Dense(hidden, dtype=self.dtype, name="hidden")(spatial.mean(axis=(1, 2)))

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdhash.models.blocks import ConvNorm, pooled_outputs
+from kdhash.models.blocks import ConvNorm, pooled_outputs, run_block
 
 
 class ResNet(nn.Module):
@@ -26,6 +26,7 @@ class ResNet(nn.Module):
     group_width: int = 64
     classes: int | None = None
     axis_name: str | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -45,7 +46,8 @@ class ResNet(nn.Module):
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1
-                x = block(width, stride, name=f"stage{stage}_block{i}", **extra, **common)(x, train=train)
+                residual = block(width, stride, name=f"stage{stage}_block{i}", **extra, **common)
+                x = run_block(residual, x, remat=self.remat, train=train)
         return pooled_outputs(x, self.classes)
 
 

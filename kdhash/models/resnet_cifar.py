@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdhash.models.blocks import batch_norm, pooled_outputs
+from kdhash.models.blocks import batch_norm, pooled_outputs, run_block
 
 
 class BasicBlock(nn.Module):
@@ -46,6 +46,7 @@ class CifarResNet(nn.Module):
     width: int = 16
     classes: int | None = None
     axis_name: str | None = None  # the mapped axis over which batch norm averages; None under jit
+    remat: bool = False  # see `blocks.run_block`
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -59,11 +60,12 @@ class CifarResNet(nn.Module):
         for stage in range(3):
             for block in range((self.depth - 2) // 6):
                 stride = 2 if stage > 0 and block == 0 else 1
-                x = BasicBlock(
+                residual = BasicBlock(
                     self.width * 2**stage,
                     stride,
                     self.axis_name,
                     self.dtype,
                     name=f"stage{stage}_block{block}",
-                )(x, train=train)
+                )
+                x = run_block(residual, x, remat=self.remat, train=train)
         return pooled_outputs(x, self.classes)

@@ -14,7 +14,8 @@ class HashStudent(nn.Module):
     """Pictures to codes.
 
     Returns {'codes': [batch, bits] in (-1, 1), 'logits': [batch, classes], 'features': [batch, width]}, and 'fused'
-    [batch, regress_to] where that is not 0. Raises ValueError for pictures that are too small for the network.
+    [batch, regress_to] where that is not 0. The network computes in `dtype`, the head in float32 on float32 features.
+    Raises ValueError for pictures that are too small for the network.
     """
 
     arch: str
@@ -26,11 +27,15 @@ class HashStudent(nn.Module):
     regress_to: int = 0
     give_weights: bool = False
     axis_name: str | None = None
+    remat: bool = False
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, pictures: Float[Array, "batch h w 3"], *, train: bool = False) -> dict[str, Array]:
         x = (pictures - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-        net = make_backbone(self.arch, axis_name=self.axis_name, **self.sizes)
+        net = make_backbone(
+            self.arch, axis_name=self.axis_name, dtype=self.dtype, remat=self.remat, **self.sizes
+        )
         seen = net(x, train=train)
         if "spatial" in seen and not seen["spatial"].size:
             raise ValueError("nothing is left of a picture's map; use larger pictures or fewer stages")

@@ -1,6 +1,9 @@
 """A hasher for each of two modalities, into one code space."""
 
+from typing import Any
+
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kdhash.models.hasher import Hasher
@@ -9,13 +12,15 @@ from kdhash.models.hasher import Hasher
 class TwoTowers(nn.Module):
     """Features of pictures and of texts to logits of the same bits, by a `Hasher` each.
 
-    `image_hidden`, `text_hidden`: width of a layer with ReLU between features and bits, 0 for none. Returns
+    `image_hidden`, `text_hidden`: width of a layer with ReLU between features and bits, 0 for none; these layers compute in
+    `dtype`, all else in float32. Returns
     {'image_logits': [batch, bits], 'text_logits': [batch, bits]}, of what is given: either may be missing.
     """
 
     bits: int
     image_hidden: int = 0
     text_hidden: int = 0
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -24,8 +29,8 @@ class TwoTowers(nn.Module):
         text: Float[Array, "batch text_width"] | None = None,
     ) -> dict[str, Array]:
         outputs = {}
-        if image is not None:
-            outputs["image_logits"] = Hasher(self.bits, self.image_hidden, name="image")(image)["logits"]
-        if text is not None:
-            outputs["text_logits"] = Hasher(self.bits, self.text_hidden, name="text")(text)["logits"]
+        for name, given, hidden in (("image", image, self.image_hidden), ("text", text, self.text_hidden)):
+            if given is not None:
+                hasher = Hasher(self.bits, hidden, dtype=self.dtype, name=name)
+                outputs[f"{name}_logits"] = hasher(given)["logits"]
         return outputs

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kdhash.models.blocks import run_block
 from kdhash.models.transformer import Block, Mlp, Patches, resize_positions
 
 
@@ -49,6 +50,7 @@ class VisionTransformer(nn.Module):
     position_offset: float = 0.0
     classes: int | None = None
     axis_name: str | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -59,7 +61,7 @@ class VisionTransformer(nn.Module):
         if self.pre_norm:
             x = self._norm("pre_norm")(x)
         for i in range(self.depth):
-            x = Block(
+            block = Block(
                 self.heads,
                 self.hidden,
                 self.activation,
@@ -67,7 +69,8 @@ class VisionTransformer(nn.Module):
                 self.layer_scale,
                 dtype=self.dtype,
                 name=f"block{i}",
-            )(x)
+            )
+            x = run_block(block, x, remat=self.remat)
         x = self._norm("norm")(x)
         spatial = x[:, x.shape[1] - rows * columns :].reshape(batch, rows, columns, width)
         features = self._pooled(x, spatial).astype(jnp.float32)

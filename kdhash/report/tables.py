@@ -37,6 +37,7 @@ def _metric(heading: str, name: str) -> Column:
 COSTS = (
     Column("encode ms", lambda row: row.get("encode_ms"), "{:.3f}"),
     Column("parameters", lambda row: row.get("parameters"), "{:,}"),
+    Column("M mult-adds", lambda row: _millions(row.get("multiply_adds")), "{:,.1f}"),
     Column("train s", lambda row: row.get("seconds"), "{:,.0f}"),
 )
 COLUMNS: dict[str, tuple[Column, ...]] = {  # by method
@@ -171,6 +172,10 @@ def best_of(rows: list[dict[str, Any]], columns: tuple[Column, ...]) -> dict[int
         if column.larger and len(values) > 1:
             best[place] = id(max(values, key=lambda pair: pair[0])[1])
     return best
+
+
+def _millions(count: int | None) -> float | None:
+    return None if count is None else count / 1e6
 
 
 def _is_number(value: Any) -> bool:

@@ -8,6 +8,7 @@ the devices belong to several processes, of which each brings its part of a batc
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,9 +19,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdhash.methods.interface import Batch, Method
 from kdhash.processes import share_of
+from kdhash.training.accumulate import cached_gradients
 from kdhash.training.state import TrainState
 
 AXIS = "data"
+ROW = "row"  # of a batch: which rows of the data on the devices it holds
 Prepare = Callable[[jax.Array, Batch], Batch]  # (one key an example, raw batch) -> batch, e.g. augmentation
 
 
@@ -55,6 +58,16 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, tree)
 
 
+def look_up(table: Batch | None, batch: Batch) -> Batch:
+    """Inside the jitted step: the rows `batch[ROW]` [batch] of every array of `table`, and what else `batch` holds."""
+    if table is None:
+        return batch
+    rest = {name: value for name, value in batch.items() if name != ROW}
+    found = jax.tree.map(lambda x: x.at[batch[ROW]].get(mode="promise_in_bounds"), table)
+    # what follows is compiled as for a batch that comes from the host
+    return jax.lax.optimization_barrier(found) | rest
+
+
 def raised_anywhere(mesh: Mesh, delay: int) -> Callable[[bool], bool]:
     """ask(flag) -> whether any process of the mesh had raised its flag `delay` calls ago: the same answer in all of them.
 
@@ -82,34 +95,57 @@ def make_train_step(
     mesh: Mesh,
     mapping: str = "jit",
     prepare: Prepare | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """step(state, batch) -> (state, terms): one update on a global batch, `terms` being scalars with 'loss' among them.
+    microbatches: int = 1,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """step(state, batch, table=None) -> (state, terms): one update on a global batch, `terms` being scalars with 'loss' among
+    them. With a `table` of arrays [rows, ...] on every device ('jit' only) the batch holds `ROW`, and is looked up there.
 
     All randomness is drawn from `seed`, the step and the example's place in the global batch. For 'pmap' the method must
-    have been made with axis_name='data'. The state passed in is donated under 'jit'.
+    have been made with axis_name='data'. The state passed in is donated. `microbatches` above 1: as many parts of the batch go
+    through the network one after the other (`cached_gradients`); each must be divisible by the number of devices.
     """
 
     def keys_of(step: jax.Array, count: int) -> jax.Array:
         return jax.random.split(jax.random.fold_in(jax.random.key(seed), step), count)
 
-    def loss_of(params, state, batch, keys, gather):
+    def forward(params, state, batch, keys):
         if prepare is not None:
             prepare_keys, keys = jax.vmap(jax.random.split, out_axes=1)(keys)
             batch = prepare(prepare_keys, batch)
         variables = {"params": params, "batch_stats": state.batch_stats}
         outputs, stats = method.forward(variables, batch, keys, train=True)
-        loss, terms = method.loss(gather(outputs), gather(batch))
-        return loss, (stats, terms | {"loss": loss})
+        return outputs, (stats, batch)
 
-    def update(state, grads, stats) -> TrainState:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    def updated(state, batch, keys, gather, average, shares) -> tuple[TrainState, dict[str, jax.Array]]:
+        def loss(outputs, batch):
+            loss, terms = method.loss(gather(outputs), gather(batch))
+            return loss, terms | {"loss": loss}
+
+        def loss_of(params):
+            outputs, (stats, prepared) = forward(params, state, batch, keys)
+            value, terms = loss(outputs, prepared)
+            return value, (stats, terms)
+
+        if microbatches == 1:
+            grads, (stats, terms) = jax.grad(loss_of, has_aux=True)(state.params)
+        else:
+            grads, stats, terms = cached_gradients(
+                lambda params, part: forward(params, state, *part),
+                loss,
+                state.params,
+                (batch, keys),
+                *_parts(microbatches, shares),
+            )
+        updates, opt_state = optimizer.update(average(grads), state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(step=state.step + 1, params=params, batch_stats=stats, opt_state=opt_state)
+        return TrainState(step=state.step + 1, params=params, batch_stats=stats, opt_state=opt_state), terms
 
-    def global_step(state, batch):
+    def global_step(state, batch, table=None):
+        if table is not None:
+            spread = NamedSharding(mesh, PartitionSpec(AXIS))
+            batch = jax.lax.with_sharding_constraint(look_up(table, batch), spread)
         keys = keys_of(state.step, _batch_size(batch))
-        grads, (stats, terms) = jax.grad(loss_of, has_aux=True)(state.params, state, batch, keys, lambda x: x)
-        return update(state, grads, stats), terms
+        return updated(state, batch, keys, lambda x: x, lambda x: x, mesh.devices.size)
 
     def device_step(state, batch):
         share, devices = _batch_size(batch), mesh.devices.size
@@ -119,10 +155,9 @@ def make_train_step(
         def gather(tree):
             return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), tree)
 
-        grads, (stats, terms) = jax.grad(loss_of, has_aux=True)(state.params, state, batch, keys, gather)
         # Every device differentiated the same global loss with respect to its own copy of the parameters, and gathering
         # passed on the cotangents of all copies of the loss: the mean of the copies' gradients is the gradient.
-        return update(state, jax.lax.pmean(grads, AXIS), stats), terms
+        return updated(state, batch, keys, gather, lambda grads: jax.lax.pmean(grads, AXIS), 1)
 
     if mapping == "jit":
         everywhere = NamedSharding(mesh, PartitionSpec())
@@ -132,11 +167,30 @@ def make_train_step(
     raise ValueError(f"config.mapping is {mapping!r}; choose 'jit' or 'pmap'")
 
 
+def _parts(count: int, shares: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """split: [batch, ...] -> [count, batch / count, ...], join: back again. Each of `shares` devices gives of its rows as many to
+    every part, so that none has to move."""
+
+    def split(x: jax.Array) -> jax.Array:
+        by_device = x.reshape(shares, count, -1, *x.shape[1:])
+        return by_device.swapaxes(0, 1).reshape(count, -1, *x.shape[1:])
+
+    def join(x: jax.Array) -> jax.Array:
+        by_part = x.reshape(count, shares, -1, *x.shape[2:])
+        return by_part.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+    return partial(jax.tree.map, split), partial(jax.tree.map, join)
+
+
 def _pmap_step(device_step, mesh: Mesh):
     devices, local = list(mesh.devices.flat), len(mesh.local_devices)
-    mapped = jax.pmap(device_step, AXIS, in_axes=(None, 0), out_axes=(None, None), devices=devices)
+    mapped = jax.pmap(
+        device_step, AXIS, in_axes=(None, 0), out_axes=(None, None), devices=devices, donate_argnums=0
+    )
 
-    def step(state, batch):
+    def step(state, batch, table=None):
+        if table is not None:
+            raise ValueError("data on the devices are for the mapping 'jit'; 'pmap' is handed batches")
         shares = jax.tree.map(lambda x: np.asarray(x).reshape(local, -1, *x.shape[1:]), batch)
         return mapped(state, shares)
 

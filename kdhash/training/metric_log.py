@@ -2,9 +2,9 @@
 
 import json
 import os
+import sys
 from pathlib import Path
-
-from tensorboardX import SummaryWriter
+from typing import Any
 
 FILE = "metrics.jsonl"
 
@@ -25,7 +25,9 @@ class MetricLog:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(temporary, self.path)
         self._file = self.path.open("a")
-        self._board = SummaryWriter(str(Path(folder) / "tb"), purge_step=resume_step + 1, write_to_disk=True)
+        self._board = _summary_writer()(
+            str(Path(folder) / "tb"), purge_step=resume_step + 1, write_to_disk=True
+        )
 
     def write(self, step: int, values: dict[str, float]) -> None:
         if not self._writes:
@@ -53,3 +55,15 @@ def read_metrics(folder: str | Path) -> list[dict[str, float]]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def _summary_writer() -> Any:
+    """tensorboardX's. It imports PyTorch where that is installed, which takes seconds, and has no use for it here."""
+    absent: dict[str, Any] = {} if "torch" in sys.modules else {"torch": None}
+    sys.modules.update(absent)
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        for name in absent:
+            del sys.modules[name]
+    return SummaryWriter

@@ -100,6 +100,7 @@ def test_every_row_is_scored_both_ways_over_both_seeds(finished_run):
     assert len(study["study_validation"]) == 1
     # what features are regressed to by is thrown away after training
     assert rows["feature"]["parameters"] == rows["none"]["parameters"] == rows["brcd"]["parameters"]
+    assert rows["feature"]["multiply_adds"] == rows["none"]["multiply_adds"] > 10_000
 
 
 def test_frozen_networks_are_the_same_after_all_training(finished_run):

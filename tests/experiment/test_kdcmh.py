@@ -111,6 +111,7 @@ def test_every_row_is_scored_both_ways_over_both_seeds(finished_run):
         assert rows[name]["text_ms"] > 0
     assert len(results["claims"]) == 4
     assert rows["teacher"]["parameters"] > rows["kdcmh"]["parameters"]
+    assert rows["teacher"]["multiply_adds"] > rows["kdcmh"]["multiply_adds"] > 1000
 
 
 def test_report_shows_both_directions(finished_run):

@@ -27,6 +27,7 @@ def kdhash_main(*arguments: str) -> subprocess.CompletedProcess:
         (("--config.bitz=16",), "config has no field 'bitz'; did you mean 'bits'?"),
         (("--config.bits=many",), "flag --config.bits=many: invalid literal"),
         (("--config.bits=20",), "config.bits is 20; codes are packed 8 bits a byte"),
+        (("--process_index=1",), "give --coordinator, --process_count and --process_index together"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path, arguments, message):

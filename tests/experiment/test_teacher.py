@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from kdhash.experiment.teacher import Cached, _tokens, best_single
+from kdhash.experiment.teacher import Cached, best_single, head_tokens
 
 RNG = np.random.default_rng(0)
 
@@ -19,7 +19,7 @@ FEATURES = {"a": cached(), "b": cached()}
 
 
 def test_one_token_for_every_teacher_and_view_in_that_order():
-    tokens = _tokens(FEATURES, ("a", "b"), ("original", "flip"), np.arange(20))
+    tokens = head_tokens(FEATURES, ("a", "b"), ("original", "flip"), np.arange(20))
     assert list(tokens) == ["a", "b", "a_view2", "b_view2"]
     np.testing.assert_allclose(tokens["b"].mean(axis=0), 0, atol=1e-9)
     np.testing.assert_allclose(tokens["b"].std(axis=0), 1, atol=1e-9)

@@ -133,6 +133,20 @@ def with_equal_rows(noise=0.0):
     return rows
 
 
+@pytest.mark.parametrize("at_once", [1, 2 * 5**2])
+def test_angles_point_by_point_as_all_at_once(monkeypatch, at_once):
+    """Of larger batches some points are taken at a time, the last of them alone."""
+
+    def both():
+        return jax.value_and_grad(losses.rkd_angle)(jnp.asarray(S), T)
+
+    value, gradient = both()
+    monkeypatch.setattr(losses.relational, "ANGLES_AT_ONCE", at_once)
+    mapped, mapped_gradient = both()
+    np.testing.assert_allclose(mapped, value, rtol=1e-6)
+    np.testing.assert_allclose(mapped_gradient, gradient, rtol=1e-4, atol=1e-6)
+
+
 def test_angles_with_equal_rows():
     rows = with_equal_rows()
     remaining = partial(slow_rkd_angle, teacher=T, without=[(1, 3), (3, 1)])

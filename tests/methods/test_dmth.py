@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from kdhash.losses import hinton_loss
 from kdhash.methods.dmth import (
     OBJECTIVES,
     LossWeights,
@@ -81,6 +82,7 @@ def student_batch():
         "label": RNG.integers(0, 3, 10),
         "teacher_codes": np.tanh(RNG.normal(size=(10, 16))).astype(np.float32),
         "teacher_fused": RNG.normal(size=(10, 8)).astype(np.float32),
+        "teacher_logits": RNG.normal(size=(10, 3)).astype(np.float32),
     }
 
 
@@ -90,6 +92,7 @@ def test_student_terms_follow_their_weights():
         ({}, {"cross_entropy"}),
         ({"code": 1.0}, {"cross_entropy", "code"}),
         ({"relation": 1.0, "feature": 1.0}, {"cross_entropy", "relation", "feature"}),
+        ({"logits": 1.0}, {"cross_entropy", "logits"}),
     ):
         method = student(**weights)
         variables = method.init(jax.random.key(0), batch)
@@ -105,6 +108,16 @@ def test_student_without_transfer_needs_no_teacher():
     outputs, _ = method.forward(variables, batch, KEYS, train=True)
     assert np.isfinite(method.loss(outputs, batch)[0])
     assert method.encode(variables, batch["image"]).shape == (10, 16)
+
+
+def test_the_logit_term_is_hintons():
+    batch = student_batch()
+    method = student(logits=0.5)
+    outputs, _ = method.forward(method.init(jax.random.key(0), batch), batch, KEYS, train=True)
+    wanted = hinton_loss(
+        outputs["logits"], batch["teacher_logits"], batch["label"], temperature=4.0, alpha=1.0
+    )
+    assert float(method.loss(outputs, batch)[1]["logits"]) == pytest.approx(0.5 * float(wanted), rel=1e-5)
 
 
 def test_doubling_a_weight_doubles_its_term():

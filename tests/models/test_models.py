@@ -46,6 +46,25 @@ def test_attention_looks_at_each_image_alone():
     assert np.asarray(whole).std(axis=0).max() > 1e-3
 
 
+def test_a_global_weight_is_the_same_for_all_images_and_starts_as_the_mean():
+    model = Fusion(kind="global", width=8, heads=2)
+    variables = model.init(jax.random.key(0), FEATURES)
+    score = variables["params"]["score"]
+    assert score.shape == (3, 2)
+    np.testing.assert_allclose(model.apply(variables, FEATURES)["attention"], 1 / 3, rtol=1e-6)
+    learned = {"params": variables["params"] | {"score": score.at[1].set(2.0).at[2, 0].set(1.0)}}
+    outputs = model.apply(learned, FEATURES)
+    weights = np.exp([[0, 2, 1], [0, 2, 0]]) / np.exp([[0, 2, 1], [0, 2, 0]]).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(outputs["attention"], np.tile(weights.mean(axis=0), (12, 1)), rtol=1e-5)
+    tokens = [
+        np.asarray(Fusion("mean", 8).apply(variables, {name: x})["fused"]) for name, x in FEATURES.items()
+    ]
+    for head in (0, 1):
+        part = slice(4 * head, 4 * head + 4)
+        wanted = sum(w * token[:, part] for w, token in zip(weights[head], tokens, strict=True))
+        np.testing.assert_allclose(outputs["fused"][:, part], wanted, atol=1e-5)
+
+
 def test_teacher_dropout_leaves_at_least_one_and_only_in_training():
     keys = jax.random.split(jax.random.key(1), 12)
     whole = np.asarray(fuse("attention", None, teacher_dropout=0.6)["attention"])

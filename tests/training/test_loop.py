@@ -18,6 +18,7 @@ from kdhash.training.checkpoints import Checkpoints
 from kdhash.training.loop import Schedule, TrainingFailed, train
 from kdhash.training.mapping import data_mesh
 from kdhash.training.metric_log import FILE, MetricLog, read_metrics
+from kdhash.training.trace import WARM_UP, Profile
 
 SCHEDULE = Schedule(
     steps=6,
@@ -62,6 +63,14 @@ def fit(folder, method=None, schedule=SCHEDULE, **kwargs):
     )
 
 
+def losses(folder):
+    """What was logged, but for times."""
+    times = ("idle", "steps_per_second")
+    return [
+        {name: value for name, value in line.items() if name not in times} for line in read_metrics(folder)
+    ]
+
+
 def test_learns_and_logs(tmp_path):
     variables = fit(
         tmp_path, schedule=SCHEDULE._replace(steps=300, learning_rate=0.3, log_every=50, checkpoint_every=300)
@@ -70,6 +79,7 @@ def test_learns_and_logs(tmp_path):
     lines = read_metrics(tmp_path)
     assert [line["step"] for line in lines] == [50, 100, 150, 200, 250, 300]
     assert lines[-1]["loss"] < lines[0]["loss"]
+    assert all(0 <= line["idle"] <= 1 and line["steps_per_second"] > 0 for line in lines)
     assert list((tmp_path / "tb").iterdir())
 
 
@@ -87,7 +97,7 @@ def test_resume_equals_the_run_that_was_never_stopped(tmp_path):
         train(line_fit(), Broken(), SCHEDULE, tmp_path / "part", label="fit", seed=0, mesh=data_mesh())
     parted = fit(tmp_path / "part")
     assert np.asarray(whole["params"]["w"]) == np.asarray(parted["params"]["w"])
-    assert (tmp_path / "whole" / FILE).read_text() == (tmp_path / "part" / FILE).read_text()
+    assert losses(tmp_path / "whole") == losses(tmp_path / "part")
 
 
 def test_non_finite_term_is_named_with_its_step(tmp_path):
@@ -166,9 +176,18 @@ def test_killed_process_ends_in_the_same_parameters_bit_for_bit(tmp_path, mappin
     assert kills == len(seconds), "a run was over before it could be killed"
     output, _ = start(killed).communicate()
     assert (killed / "final.safetensors").read_bytes() == final.read_bytes(), output.decode()
-    assert (killed / FILE).read_text() == (whole / FILE).read_text()
+    assert losses(killed) == losses(whole)
 
 
 def test_variables_are_on_every_device(tmp_path):
     w = fit(tmp_path)["params"]["w"]
     assert len(w.sharding.device_set) == jax.device_count()
+
+
+def test_steps_after_the_warm_up_are_traced(tmp_path):
+    profile = Profile(steps=3, folder=tmp_path / "profile")
+    fit(tmp_path, schedule=SCHEDULE._replace(steps=WARM_UP + 2, checkpoint_every=100), profile=profile)
+    (trace,) = profile.folder.rglob("*.xplane.pb")  # though the training ended before all three
+    assert trace.stat().st_size
+    fit(tmp_path / "none", profile=profile._replace(steps=0))
+    assert len(list(profile.folder.rglob("*.xplane.pb"))) == 1
