@@ -137,14 +137,16 @@ def test_claims_of_the_paper_are_answered(tmp_path):
 def test_beyond_says_what_is_kept_and_what_it_costs(tmp_path):
     made = blocks(files_of(tmp_path, [made_up.document("beyond", "two_views-seed0", student=0.95 * 0.98)]))
     line = next(line for line in made["beyond/students"]().splitlines() if "`two_views`" in line)
-    assert line == "| `two_views` (1) | taught by attention | 93.10 | 98.00 % | 0.2 | 10.0 % | 5.0 % | 0.25 |"
+    assert (
+        line == "| `two_views` (1) | taught by attention | 0.9310 | 98.00 % | 0.2 | 10.0 % | 5.0 % | 0.25 |"
+    )
 
 
 def test_the_front_holds_what_no_cheaper_row_equals(tmp_path):
     points = pareto.points_of(three())
     assert {point.group for point in points} == {"teacher", "fusion", "student"}
     names = [point.name for point in pareto.front(points, "multiply_adds")]
-    assert names == ["student, taught by attention (cifar10-2-64bits)", "mean_mirrored", "attention"]
+    assert names == ["cifar10-2-64bits, taught by attention", "mean_mirrored", "attention"]
     assert pareto.figure(points).startswith(b"\x89PNG")
     assert pareto.points_of([]) == []
 
@@ -180,3 +182,14 @@ def test_spoilt_queries_are_told_as_points_lost():
     lines = robustness.table([measured(0, 0.7), measured(1, 0.72)]).splitlines()
     assert lines[0] == "| queries (2) | one |"
     assert lines[2:] == ["| clean | 0.8000 ± 0.0000 |", "| jpeg 50 | -9.0 ± 1.4 |"]
+
+
+def test_students_of_the_best_single_teacher_are_one_row_whichever_it_is():
+    first, second = (
+        made_up.document("dmth-resnets", f"cifar10-2-64bits-seed{seed}", seed=seed) for seed in (0, 1)
+    )
+    for document, name in ((first, "small"), (second, "large")):
+        document["rows"].append({**document["rows"][-1], "name": f"student, taught by {name}"})
+    rows = pool([first, second])
+    assert rows["student, taught by the best single"].costs["parameters"] == [5, 5]
+    assert not {"student, taught by small", "student, taught by large"} & set(rows)
