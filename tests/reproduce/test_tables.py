@@ -185,9 +185,7 @@ def test_spoilt_queries_are_told_as_points_lost():
 
 
 def test_students_of_the_best_single_teacher_are_one_row_whichever_it_is():
-    first, second = (
-        made_up.document("dmth-resnets", f"cifar10-2-64bits-seed{seed}", seed=seed) for seed in (0, 1)
-    )
+    first, second = (made_up.document(name=f"cifar10-2-64bits-seed{seed}") for seed in (0, 1))
     for document, name in ((first, "small"), (second, "large")):
         document["rows"].append({**document["rows"][-1], "name": f"student, taught by {name}"})
     rows = pool([first, second])
