@@ -74,8 +74,9 @@ def student_rows(args: argparse.Namespace, pictures: int, record: Record) -> Non
                 clock.restart()
                 start = time.perf_counter()
             called = time.perf_counter()
-            state, terms = step(state, next(stream), table)
-            clock.handed(called, terms)
+            batch = next(stream)
+            state, terms = step(state, batch, table)
+            clock.handed(called, terms, batch)
             pending.append(terms)
             if len(pending) > IN_FLIGHT:
                 jax.block_until_ready(pending[-1 - IN_FLIGHT])

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import stat
 from pathlib import Path
 
 import jax
@@ -23,12 +24,21 @@ def keep_programs(folder: str, workdir: str) -> None:
     if folder == "off" or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     beside = Path(os.path.abspath(workdir)).parent
-    if not folder and beside.exists() and not os.access(beside, os.W_OK):
-        return
     place = Path(folder) if folder else beside / FOLDER
+    if not folder and beside.exists() and (not os.access(beside, os.W_OK) or _of_a_stranger(place)):
+        return
     jax.config.update("jax_compilation_cache_dir", str(place / processor()))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
+
+
+def _of_a_stranger(place: Path) -> bool:
+    """Whether another user made `place` in a folder that all can write to, such as /tmp: what lies there would be executed."""
+    return (
+        place.exists()
+        and bool(place.parent.stat().st_mode & stat.S_IWOTH)
+        and place.stat().st_uid != os.getuid()
+    )
 
 
 def processor() -> str:

@@ -68,3 +68,14 @@ def test_programs_are_not_kept(kept, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))  # JAX reads it itself
     compilation.keep_programs(str(tmp_path / "elsewhere"), str(tmp_path / "run"))
     assert not kept
+
+
+def test_programs_of_another_user_are_not_read(kept, tmp_path, monkeypatch):
+    (tmp_path / ".jax_cache").mkdir()
+    monkeypatch.setattr(compilation.os, "getuid", lambda: -1)
+    compilation.keep_programs("", str(tmp_path / "run"))
+    assert kept  # who shares the folder may share the programs
+    kept.clear()
+    tmp_path.chmod(0o1777)
+    compilation.keep_programs("", str(tmp_path / "run"))
+    assert not kept

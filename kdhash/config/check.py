@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from kdhash.config.brcd import brcd_problems
 from kdhash.config.dmth import dmth_problems
+from kdhash.config.fields import is_seed
 from kdhash.config.kdcmh import kdcmh_problems
 from kdhash.teachers.registry import DTYPES
 
@@ -43,6 +44,9 @@ def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
 def _common_problems(config: ConfigDict) -> Iterator[str]:
     if config.bits <= 0 or config.bits % 8:
         yield f"config.bits is {config.bits}; codes are packed 8 bits a byte, so use a multiple of 8 such as 16, 32 or 64"
+    for field in ("seed", "protocol_seed"):
+        if not is_seed(seed := config.get(field, 0)):
+            yield f"config.{field} is {seed!r}; give a whole number from 0 to 2^32 - 1"
     if config.mapping not in ("jit", "pmap"):
         yield f"config.mapping is {config.mapping!r}; choose 'jit' or 'pmap'"
     if not isinstance(steps := config.get("profile", 0), int) or steps < 0:

@@ -18,6 +18,7 @@ from kdhash.teachers.views import recipe_of
 
 FUSIONS = ("mean", "concat", "attention", "global")
 STUDENT_ROWS = ("plain", "best_single", "fused")
+PICTURE_VIEWS = ("original", "flip")  # that a picture has by itself; all others are drawn by its row
 
 
 def dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
@@ -51,7 +52,8 @@ def dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
             recipe_of(view)
         except ValueError as error:
             yield f"config.features.views: {error}"
-    mirrored = ("flip",) if config.student.augment.flip and set(config.student.rows) - {"plain"} else ()
+    asked = set(config.student.rows) - {"plain"} and not config.student.get("online", False)
+    mirrored = ("flip",) if config.student.augment.flip and asked else ()
     seen = [
         view for row in config.teacher.rows for view in config.teacher.forms.get(row, {"views": ()})["views"]
     ]
@@ -60,6 +62,7 @@ def dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
         if view not in config.features.views:
             yield f"config.features.views lacks {view!r}, which is needed; it has {', '.join(config.features.views)}"
     yield from number_problems("config.student", {"temperature": 4.0, **config.student}, ("temperature",))
+    yield from _online_problems(config)
     for part in ("teacher", "student"):
         if config[part].objective not in OBJECTIVES:
             yield f"config.{part}.objective is {config[part].objective!r}; choose one of {', '.join(OBJECTIVES)}"
@@ -83,6 +86,21 @@ def dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
     for part in ("pretrain", "teacher", "student"):
         if part in config:
             yield from schedule_problems(f"{part}.schedule", config[part].schedule, devices)
+
+
+def _online_problems(config: ConfigDict) -> Iterator[str]:
+    online = config.student.get("online", False)
+    if not isinstance(online, bool):
+        yield f"config.student.online is {online!r}; give True or False"
+        return
+    for row, form in {"best_single": "single", "fused": config.student.teacher}.items():
+        if online and row in config.student.rows and form in config.teacher.forms:
+            views = tuple(config.teacher.forms[form].views)
+            if len(views) > 1 and not set(views) <= set(PICTURE_VIEWS):
+                yield (
+                    f"config.student.online is True, but config.teacher.forms.{form}.views is {views}; of a student's own "
+                    f"pictures teachers see {' and '.join(PICTURE_VIEWS)} only"
+                )
 
 
 def _teacher_problems(config: ConfigDict) -> Iterator[str]:

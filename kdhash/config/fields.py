@@ -45,6 +45,8 @@ def weights_problems(field: str, spec: ConfigDict, weights_dir: str) -> Iterator
 def seed_problems(config: ConfigDict) -> Iterator[str]:
     if not config.seeds or len(set(config.seeds)) != len(config.seeds):
         yield f"config.seeds is {tuple(config.seeds)}; give one or more different numbers"
+    elif not all(is_seed(seed) for seed in config.seeds):
+        yield f"config.seeds is {tuple(config.seeds)}; give whole numbers from 0 to 2^32 - 1"
 
 
 def batch_problems(sizes: dict[str, int], devices: int) -> Iterator[str]:
@@ -130,6 +132,11 @@ def range_problems(
 
 def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_seed(value: Any) -> bool:
+    """Whether all that draws from it takes it: NumPy none below 0, scikit-learn and JAX no more than 32 bits."""
+    return isinstance(value, int) and 0 <= value < 2**32
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Any]:

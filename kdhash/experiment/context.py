@@ -61,7 +61,7 @@ class Run:
             "protocol": self.protocol.checksum,
             "seed": self.config.seed,
             "mapping": self.config.mapping,
-            **({} if self.dtype == "float32" else {"dtype": self.dtype}),  # older workdirs go on
+            **({} if self.dtype == "float32" else {"dtype": self.dtype}),  # said only where it was chosen
         }
 
     def hardware(self) -> str:

@@ -49,7 +49,7 @@ def computed(config: ConfigDict) -> dict[str, object]:
     now = {name: value for name, value in flat(config).items() if _counts(name)}
     for name in ("dtype", "features.dtype"):
         if now.get(name) == "float32":
-            del now[name]  # what it was before there was a choice: older workdirs go on
+            del now[name]  # what it was before there was a choice
     return {name: value for name, value in now.items() if not (name.endswith(".microbatches") and value == 1)}
 
 

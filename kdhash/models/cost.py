@@ -1,7 +1,7 @@
 """What a network costs, counted, not timed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,18 +21,20 @@ def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
     return _count(closed.jaxpr)
 
 
-def _count(jaxpr: Jaxpr) -> int:
-    needed = {id(out) for out in jaxpr.outvars}
+def _count(jaxpr: Jaxpr, outputs: Sequence[bool] | None = None) -> int:
+    """Of the outputs that are marked, or of all."""
+    marks = outputs or [True] * len(jaxpr.outvars)
+    needed = {id(out) for out, mark in zip(jaxpr.outvars, marks, strict=True) if mark}
     total = 0
     for equation in reversed(jaxpr.eqns):
         if not equation.effects and not any(id(out) in needed for out in equation.outvars):
             continue
+        total += _of(equation, [id(out) in needed for out in equation.outvars])
         needed |= {id(value) for value in equation.invars if not isinstance(value, Literal)}
-        total += _of(equation)
     return total
 
 
-def _of(equation: Any) -> int:
+def _of(equation: Any, outputs: Sequence[bool]) -> int:
     name, parameters = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval.shape
@@ -51,5 +53,7 @@ def _of(equation: Any) -> int:
         for value in parameters.values()
         if isinstance(value, (Jaxpr, ClosedJaxpr))
     ]
+    if name == "jit":  # its outputs are the equation's; not so those of a loop, which need one another
+        return _count(inner[0], outputs)
     rounds = int(parameters["length"]) if name == "scan" else 1
     return rounds * sum(_count(one) for one in inner)

@@ -53,7 +53,7 @@ def attention(data: dict[str, Any]) -> bytes:
     axes = figure.subplots()
     shown = axes.imshow(weights, cmap="PuOr_r", vmin=uniform - reach, vmax=uniform + reach, aspect="auto")
     axes.set_xticks(range(teachers), data["teachers"])
-    axes.set_yticks(range(classes), data["classes"])
+    axes.set_yticks(range(classes), data["classes"], parse_math=False)
     for i, j in np.ndindex(classes, teachers):
         strong = abs(weights[i, j] - uniform) > 0.6 * reach
         axes.text(
@@ -148,7 +148,7 @@ def show_picture(axes, picture: np.ndarray, caption: str, color: str, width: flo
     axes.imshow(picture, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(caption, fontsize=7, color=color, pad=2)
+    axes.set_title(caption, fontsize=7, color=color, pad=2, parse_math=False)
     for side in axes.spines.values():
         side.set(color=color, linewidth=width)
 

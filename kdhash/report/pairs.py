@@ -28,7 +28,7 @@ def text_to_image(found: dict[str, Any]) -> bytes:
         found["distances"],
         strict=True,
     ):
-        part.suptitle(_shortened(text), fontsize=9, ha="left", x=0.01)
+        part.suptitle(_shortened(text), fontsize=9, ha="left", x=0.01, parse_math=False)
         for axes, picture, mark, distance in zip(
             part.subplots(1, columns, squeeze=False)[0], pictures, marks, distances, strict=True
         ):

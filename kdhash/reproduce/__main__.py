@@ -14,9 +14,15 @@ ROBUST = ("dmth-resnets", "cifar10-2-64bits")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0, 1 where runs failed, 2 for a mistake in what was asked."""
+    """Returns 0, 1 where runs failed, 2 for a mistake in what was asked, 130 where it was stopped (Ctrl-C, SIGTERM)."""
     args = _parser().parse_args(argv)
     try:
+        if args.parallel < 1:
+            raise ValueError(f"--parallel {args.parallel}: must be 1 or more")
+        if args.name not in TABLES and (args.list or args.only):
+            raise ValueError(f"{args.name} takes neither --list nor --only: it is no table of runs")
+        if len(set(args.seeds)) < len(args.seeds):
+            raise ValueError(f"--seeds {' '.join(map(str, args.seeds))}: each seed once")
         if args.name == "tables":
             write_tables(Path(args.results), Path(args.page), Path(args.figure))
             return 0
@@ -26,12 +32,16 @@ def main(argv: list[str] | None = None) -> int:
         if args.list:
             for run in runs:
                 print("done   " if is_done(args.name, run, Path(args.results)) else "not run", run.name)
+            sys.stdout.flush()  # here, where a closed pipe is caught
             return 0
         _needs_configs()
         failed = reproduce(args.name, runs, _places(args), Path(args.results), parallel=args.parallel)
     except BrokenPipeError:  # `| head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:
+        print("kdhash.reproduce: stopped; the same command goes on", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         print(f"kdhash.reproduce: {error}", file=sys.stderr)
         return 2

@@ -12,12 +12,11 @@ from kdhash.reproduce.plan import BITS, TABLES
 from kdhash.reproduce.pooled import (
     BY_SINGLE,
     Document,
-    Row,
-    best_single,
     of_group,
     pool,
     read_all,
     read_table,
+    singles,
     value_of,
 )
 from kdhash.reproduce.tables import NOT_RUN, NOTHING, Claim, Column, cell, claims, named, runs, scores
@@ -100,14 +99,12 @@ def dmth_answers(documents: Sequence[Document], group: str, last: int = 0) -> st
 
 def dmth_claims(group: str) -> list[Claim]:
     """All by mAP@all."""
-
-    def best(views: int) -> Callable[[dict[str, Row]], list[Row]]:
-        return lambda rows: [row for row in [best_single(rows, views)] if row]
-
     fused = named("attention")
     return [
-        Claim("(a) fused teacher above the best single one", group, fused, best(1), "map@all", 2.0),
-        Claim("the same, if that one sees both views too", group, fused, best(2), "map@all"),
+        Claim("(a) fused teacher above the best single one", group, fused, singles, "map@all", 2.0),
+        Claim(
+            "the same, if that one sees both views too", group, fused, partial(singles, views=2), "map@all"
+        ),
         Claim("attention above the mean", group, fused, named("mean_mirrored"), "map@all"),
         Claim("attention above concatenation", group, fused, named("concat_mirrored"), "map@all"),
         Claim("attention above a learned global weight", group, fused, named("global"), "map@all"),

@@ -99,8 +99,11 @@ def write(path: Path, document: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What `write` wrote. Raises ValueError naming a damaged file."""
+    """What `write` wrote, or a report's results.json. Raises ValueError naming a damaged file."""
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict) or not {"command", "rows"} <= found.keys():
+            raise ValueError("no command and rows in it")
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run its table again") from None
+    return found

@@ -56,9 +56,12 @@ def pool(documents: Sequence[Document], reference: str = "") -> dict[str, Row]:
     for document in documents:
         base = next((row.get("encode_ms") for row in document["rows"] if row["name"] == reference), None)
         # Which single teacher is the best can differ from seed to seed.
-        singles = {TAUGHT + row["name"] for row in document["rows"] if row.get("networks") == 1}
+        alone = {TAUGHT + row["name"] for row in document["rows"] if row.get("networks") == 1}
+        alone.add(
+            f"{TAUGHT}{document.get('best_single')}"
+        )  # of robustness, which has no rows of single teachers
         for found in document["rows"]:
-            label = BY_SINGLE if found["name"] in singles else found["name"]
+            label = BY_SINGLE if found["name"] in alone else found["name"]
             empty = Row(label, found["group"], {}, {}, found.get("networks"), found.get("views"))
             row = rows.setdefault(label, empty)
             for name, values in found["metrics"].items():
@@ -87,7 +90,6 @@ def difference(one: Row, other: Row, metric: str) -> Value:
     return value_of([x - y for x, y in zip(a, b, strict=True)])
 
 
-def best_single(rows: dict[str, Row], views: int = 1) -> Row | None:
-    """The single teacher with the best validation score that sees so many views."""
-    singles = [row for row in rows.values() if row.networks == 1 and row.views == views]
-    return max(singles, key=lambda row: np.mean(row.metrics["validation"]), default=None)
+def singles(rows: dict[str, Row], views: int = 1) -> list[Row]:
+    """The single teachers that see so many views."""
+    return [row for row in rows.values() if row.networks == 1 and row.views == views]

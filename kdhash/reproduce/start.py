@@ -2,10 +2,12 @@
 
 import fnmatch
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +37,7 @@ def reproduce(
     failed: list[str] = []
     waiting = [run for run in runs if not _told(table, run, results)]
     running: list[Started] = []
-    try:
+    with _stoppable(running):
         while waiting or running:
             for run in list(waiting):
                 if len(running) < parallel and _may_start(table, run, running, places):
@@ -48,12 +50,25 @@ def reproduce(
                         failed.append(one.run.name)
             if running:
                 time.sleep(POLL)
+    return failed
+
+
+@contextmanager
+def _stoppable(running: list[Started]) -> Iterator[None]:
+    """On the way out what still runs gets SIGTERM: it keeps a checkpoint and goes. SIGTERM to this process, and a terminal that
+    is closed, raise KeyboardInterrupt as Ctrl-C does."""
+    kinds = [kind for kind in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(kind) == signal.SIG_DFL]
+    for kind in kinds:
+        signal.signal(kind, signal.default_int_handler)
+    try:
+        yield
     finally:
-        for one in running:  # this process is being stopped: they keep a checkpoint and go
+        for one in running:
             one.process.terminate()
         for one in running:
             one.process.wait()
-    return failed
+        for kind in kinds:
+            signal.signal(kind, signal.SIG_DFL)
 
 
 def result_file(results: Path, table: str, run: Planned) -> Path:
@@ -112,11 +127,16 @@ def _start(table: str, run: Planned, places: Places, *, quiet: bool) -> Started:
     # Runs that share an accelerator must not each take most of its memory.
     environment = os.environ | ({"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if quiet else {})
     command_line = [sys.executable, "-m", "kdhash.main", *arguments]
+    since = time.time()
+    # In a group of its own, Ctrl-C does not reach a run: it is told by SIGTERM, after which it saves.
     if not quiet:
-        return Started(run, subprocess.Popen(command_line, env=environment), log, time.time())
+        process = subprocess.Popen(command_line, env=environment, process_group=0)
+        return Started(run, process, log, since)
     with log.open("a") as stream:
-        process = subprocess.Popen(command_line, env=environment, stdout=stream, stderr=subprocess.STDOUT)
-    return Started(run, process, log, time.time())
+        process = subprocess.Popen(
+            command_line, env=environment, stdout=stream, stderr=subprocess.STDOUT, process_group=0
+        )
+    return Started(run, process, log, since)
 
 
 def _keep(table: str, one: Started, places: Places, results: Path, parallel: int) -> bool:
@@ -124,7 +144,8 @@ def _keep(table: str, one: Started, places: Places, results: Path, parallel: int
     report = Path(places.workdir) / table / one.run.name / "report" / "results.json"
     fresh = report.exists() and report.stat().st_mtime >= one.since
     if one.process.returncode or not fresh:  # a run that was stopped with SIGTERM exits with 0
-        last = one.log.read_text().strip().splitlines()[-1:] if one.log.exists() else []
+        # Alone it wrote to the terminal, and the log, if there is one, is of another start.
+        last = one.log.read_text().strip().splitlines()[-1:] if parallel > 1 else []
         print(
             f"{table} {one.run.name}: exit code {one.process.returncode}" + "".join(f": {x}" for x in last),
             file=sys.stderr,

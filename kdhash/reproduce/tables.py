@@ -136,7 +136,8 @@ def runs(table: str, documents: Sequence[Document]) -> str:
         "| runs | data, protocol | query, database, training | bits | seeds | on | seconds a run |",
         "|---|---|---|---:|---|---|---:|",
     ]
-    for group in dict.fromkeys(run.group for run in planned(table)):
+    order = dict.fromkeys(run.group for run in planned(table))
+    for group in order:
         each = found.get(group, [])
         if not each:
             lines.append(f"| `{group}` | {NOT_RUN} | | | | | |")
@@ -151,7 +152,7 @@ def runs(table: str, documents: Sequence[Document]) -> str:
             f"{first['bits']} | {seeds} | {where} | {seconds:,.0f} |"
         )
     lines += ["", "The first of them by hand (those of all runs are in their files):", ""]
-    lines += ["    " + _broken(documents[0]["command"])]
+    lines += ["    " + _broken(next(found[group][0] for group in order if group in found)["command"])]
     return "\n".join(lines)
 
 

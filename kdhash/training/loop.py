@@ -125,7 +125,7 @@ def train(
         pending: list[tuple[int, dict[str, jax.Array]]] = []
         score = math.nan
         try:
-            with Trace(profile if speaks else None, start) as trace:
+            with Trace(profile if speaks else None, start, schedule.steps) as trace:
                 for step in range(start + 1, schedule.steps + 1):
                     batch = next(stream)
                     if trace.before(step, state):
@@ -134,7 +134,7 @@ def train(
                     state, terms = step_fn(state, batch, table)
                     if step == start + 1:
                         clock.restart()  # it was compiled
-                    clock.handed(called, terms)
+                    clock.handed(called, terms, batch)
                     if trace.after(step, terms):
                         clock.restart()
                     pending.append((step, terms))

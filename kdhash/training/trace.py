@@ -17,12 +17,14 @@ class Profile(NamedTuple):
 
 
 class Trace:
-    """Traces `profile.steps` steps, after `WARM_UP` others. A context manager: leaving it ends a trace that is on."""
+    """Traces `profile.steps` steps of those from `start` + 1 to `last`, after `WARM_UP` others; where so many are not left, after
+    fewer, but always after the first. A context manager: leaving it ends a trace that is on."""
 
-    def __init__(self, profile: Profile | None, start: int):
+    def __init__(self, profile: Profile | None, start: int, last: int):
         steps = profile.steps if profile else 0
         self._folder = profile.folder if profile else None
-        self._from, self._to = (start + WARM_UP + 1, start + WARM_UP + steps) if steps else (-1, -1)
+        begin = start + max(1, min(WARM_UP, last - start - steps))
+        self._from, self._to = (begin + 1, begin + steps) if steps else (-1, -1)
         self._on = False
 
     def before(self, step: int, last: object) -> bool:

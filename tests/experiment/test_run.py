@@ -208,6 +208,8 @@ def test_moving_the_data_is_no_other_config(tmp_path):
         ("teacher.validation_views", (), "give as many to validate with"),
         ("validation_per_class", 1, "at least 5 a class"),
         ("features.views", ("augment1",), "lacks 'original'"),
+        ("seed", -1, "a whole number from 0"),
+        ("student.online", "yes", "give True or False"),
     ],
 )
 def test_bad_field_is_one_clear_line_before_any_work(tmp_path, field, value, message):
@@ -224,6 +226,18 @@ def test_bad_field_is_one_clear_line_before_any_work(tmp_path, field, value, mes
     assert f"config.{field}" in str(error.value) or field == "dataset"
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_pictures_sees_no_views_that_are_drawn_by_row():
+    config = small()
+    views = ("original", "augment1")
+    config.features.views = config.teacher.validation_views = config.teacher.forms.attention.views = views
+    check_config(config, devices=8)
+    config.student.online = True
+    with pytest.raises(
+        ConfigError, match=r"config\.student\.online is True, but config\.teacher\.forms\.attention\.views"
+    ):
+        check_config(config, devices=8)
 
 
 def test_missing_weights_are_named_with_the_place(tmp_path):

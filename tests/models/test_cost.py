@@ -1,5 +1,7 @@
 """Multiply-adds: against numbers that are known, and what is not counted."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -34,6 +36,19 @@ def test_what_the_outputs_do_not_need_is_not_counted():
     assert count("logits") - count("features") == 64 * 10
 
 
+def test_precision_and_rematerialisation_change_no_count():
+    # grouped and depthwise convolutions, as products of shifted pictures too
+    count = of_network("mobilenet_v2", 64, classes=10)("features")
+    assert of_network("mobilenet_v2", 64, classes=10, dtype=jnp.bfloat16, remat=True)("features") == count
+    grouped = ((1, 8, 8, 16), (3, 3, 4, 32))
+    picture, kernel = (jnp.ones(shape, jnp.bfloat16) for shape in grouped)
+    layout = {"feature_group_count": 4, "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    convolve = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", **layout
+    )
+    assert multiply_adds(convolve, picture, kernel) == 8 * 8 * 32 * 9 * 4
+
+
 def test_products_are_counted_in_jit_scans_and_branches():
     one = jnp.ones((1, 5))
     square = jnp.ones((5, 5))
@@ -45,3 +60,5 @@ def test_products_are_counted_in_jit_scans_and_branches():
     assert multiply_adds(lambda x: jax.lax.scan(body, x, None, length=3)[0], one) == 75
     assert multiply_adds(lambda x: jax.lax.cond(x[0, 0] > 0, lambda v: v @ square, lambda v: v, x), one) == 25
     assert multiply_adds(lambda x: x + 1, one) == 0
+    both = jax.jit(lambda x: (x @ square, x @ jnp.ones((5, 7))))
+    assert multiply_adds(lambda x: both(x)[0], one) == 25

@@ -9,11 +9,14 @@ from kdhash.methods.classifier import classifier
 from kdhash.methods.dmth import LossWeights, hash_student
 from kdhash.methods.kdcmh import djsrh, two_towers
 from kdhash.methods.unsupervised import BASES
+from kdhash.models import mobilenet
 from kdhash.models.backbones import make_backbone
 from kdhash.models.blocks import DepthwiseConv
 from kdhash.models.hasher import Hasher
 from kdhash.models.two_towers import TwoTowers
+from kdhash.training.loop import QUICK
 
+OPTIONS = {"compiler_options": QUICK}
 RNG = np.random.default_rng(0)
 COUNT, SCALE = 64, ((0.5,) * 3, (0.25,) * 3)
 SIZES = {"widths": (8, 16)}
@@ -67,7 +70,7 @@ def step(method, variables, batch):
         value, terms = method.loss(outputs, batch)
         return value, (outputs, stats, terms)
 
-    return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    return jax.jit(jax.grad(loss, has_aux=True), **OPTIONS)(variables["params"])
 
 
 def dtypes(*trees):
@@ -78,7 +81,7 @@ def dtypes(*trees):
 def test_half_inside_and_float32_outside(name):
     batch = PAIRS if name == "towers" else BATCH
     whole, half = (METHODS[name](dtype) for dtype in ("float32", "bfloat16"))
-    variables = jax.jit(half.init)(jax.random.key(0), batch)
+    variables = jax.jit(half.init, **OPTIONS)(jax.random.key(0), batch)
     (gradient, (outputs, stats, terms)), (expected, _) = (
         step(method, variables, batch) for method in (half, whole)
     )
@@ -90,7 +93,9 @@ def test_half_inside_and_float32_outside(name):
 
     # what is searched by is float32
     inputs = {"image": batch["image"]} if name == "towers" else batch["image"]
-    np.testing.assert_array_equal(half.encode(variables, inputs), whole.encode(variables, inputs))
+    programs = {jax.jit(method.encode).lower(variables, inputs).as_text() for method in (half, whole)}
+    assert len(programs) == 1
+    assert "bf16" not in programs.pop()
 
 
 def test_a_depthwise_convolution_sums_in_float32():
@@ -126,7 +131,9 @@ def deep(arch, remat):
 
 
 @pytest.mark.parametrize("arch", DEEP)
-def test_blocks_computed_anew_keep_less(arch):
+def test_blocks_computed_anew_keep_less(arch, monkeypatch):
+    monkeypatch.setattr(mobilenet, "V2_STAGES", mobilenet.V2_STAGES[:3])
+
     def kept(remat):
         *given, loss = deep(arch, remat)
         backward = jax.eval_shape(lambda *given: jax.vjp(loss, *given, has_aux=True)[1], *given)
@@ -144,7 +151,8 @@ def test_blocks_computed_anew_give_the_same(arch):
     params = jax.tree.map(lambda p: rng.normal(size=p.shape, scale=0.2).astype(np.float32), params)
     rest = jax.tree.map(lambda s: np.ones(s.shape, np.float32), rest)
     kept, anew = (
-        jax.jit(jax.grad(deep(arch, remat)[-1], has_aux=True))(params, rest, x) for remat in (False, True)
+        jax.jit(jax.grad(deep(arch, remat)[-1], has_aux=True), **OPTIONS)(params, rest, x)
+        for remat in (False, True)
     )
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(anew), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5)

@@ -31,10 +31,11 @@ def get_config(method: str) -> ConfigDict:
 
 
 def _dmth() -> ConfigDict:
-    """Two frozen networks, a head that fuses them, a student of it."""
+    """Two frozen networks, a head that fuses them, a student whose own pictures they see."""
     config = _pretrain()
     del config["pretrain"]
     config.teachers = {name: NETWORK | {"weights": f"{name}.safetensors"} for name in NETWORKS}
+    config.student.online = True
     return config
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from kdhash.report import table_markdown, table_text, write_report
+from kdhash.report import figures, pairs, table_markdown, table_text, write_report
 
 NASTY = "<script>alert('x')</script> & | co"
 
@@ -125,6 +125,16 @@ def test_a_note_on_labels_stands_above_every_table(tmp_path):
     assert table_markdown(results).startswith(f"Labels by {NASTY}.\n\n| row |")
     assert table_text(results).splitlines()[1] == f"Labels by {NASTY}."
     assert json.loads((tmp_path / "results.json").read_text())["labels_note"] == results["labels_note"]
+
+
+def test_dollars_in_captions_and_class_names_are_no_formulas():
+    picture, hostile = np.zeros((4, 4, 3), np.uint8), r"$\frac and 5$"
+    grid = {"queries": [picture], "results": [[picture]], "query_labels": [0], "result_labels": [[1]]}
+    assert figures.retrieval_grid(grid | {"distances": [[3]]}, [hostile, hostile]).startswith(b"\x89PNG")
+    assert figures.attention({"weights": [[0.5, 0.5]], "classes": [hostile], "teachers": ["a", "b"]})
+    found = {"texts": [hostile], "pictures": [[picture]], "distances": [[3]], "marks": [["own"]]}
+    assert pairs.text_to_image(found)
+    assert pairs.image_to_text(found | {"texts": [[hostile]], "pictures": [picture]})
 
 
 def test_the_study_of_masks_says_whose_scores_it_shows(tmp_path):

@@ -1,7 +1,11 @@
 """Runs of a table as processes: what is started, kept and told. The main job is played by a few lines of Python."""
 
 import json
+import os
+import signal
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +81,27 @@ def test_runs_are_started_kept_and_skipped_and_a_failure_is_tried_again(stand_in
     assert "1 starts -" in Path("runs/reproduce/quickstart/order").read_text()
 
 
+def test_a_signal_stops_the_runs_which_save(stand_in, capsys):
+    (stand_in / "kdhash" / "main.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('saved').touch(), sys.exit(0)))\n"
+        "pathlib.Path('up').touch()\n"
+        "time.sleep(60)\n"
+    )
+
+    def stop():
+        while not Path("up").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    assert main(["quickstart"]) == 130
+    assert "stopped; the same command goes on" in capsys.readouterr().err
+    assert Path("saved").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not Path("results").exists()
+
+
 def test_a_report_of_an_earlier_start_is_no_result(stand_in):
     run = planned("quickstart", [1])[0]
     report = stand_in / "runs" / run.name / "report" / "results.json"
@@ -93,7 +118,10 @@ def test_a_report_of_an_earlier_start_is_no_result(stand_in):
     ("arguments", "message"),
     [
         (("quickstart", "--only", "digit"), "--only digit: no such run; choose from digits-seed0"),
+        (("robustness", "--list"), "robustness takes neither --list nor --only: it is no table of runs"),
         (("robustness", "--seeds", "0"), "holds no finished run: reproduce its table first"),
+        (("quickstart", "--parallel", "0"), "--parallel 0: must be 1 or more"),
+        (("quickstart", "--seeds", "1", "1"), "--seeds 1 1: each seed once"),
         (("tables", "--page", "page.md"), "No such file or directory: 'page.md'"),
     ],
 )

@@ -1,5 +1,6 @@
 """Parts of a batch, one after the other, give the gradient of the whole batch's loss."""
 
+import functools
 import warnings
 
 import jax
@@ -12,19 +13,28 @@ from kdhash.methods.brcd import brcd, distilled
 from kdhash.methods.cibhash import cibhash
 from kdhash.methods.dmth import LossWeights, hash_student
 from kdhash.methods.interface import Method
+from kdhash.models.hash_head import HashHead
 from kdhash.models.hasher import Hasher
+from kdhash.training.loop import QUICK
 from kdhash.training.mapping import data_mesh, make_train_step, put_batch, replicate
 from kdhash.training.state import create_state, make_optimizer
 from tests.training.test_mapping import BATCH, batch_of, noise, pairs_of, towers, views_of
 
-VIT = {"width": 8, "depth": 1, "heads": 2, "hidden": 16, "patch": 4, "image_size": 8}  # no batch norm
-
 
 def student() -> Method:
-    """Codes, their relations and balance: losses over pairs and over the batch's mean."""
-    weights = LossWeights(quantization=0.1, balance=1.0, code=1.0, relation=1.0)
-    normal = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    return hash_student(arch="vit", sizes=VIT, bits=16, classes=3, weights=weights, **normal)
+    """Codes, their relations and balance: losses over pairs and over the batch's mean. The network is its head: no batch norm."""
+    weights, head = LossWeights(quantization=0.1, balance=1.0, code=1.0, relation=1.0), HashHead(16, 3)
+    whole = hash_student(
+        arch="mlp", sizes={}, bits=16, classes=3, mean=(0.5,) * 3, std=(0.5,) * 3, weights=weights
+    )
+
+    def forward(variables, batch, keys, *, train):
+        return head.apply(variables, batch["image"].reshape(len(batch["image"]), -1)), {}
+
+    def init(rng, batch):
+        return head.init(rng, batch["image"].reshape(BATCH, -1))
+
+    return whole._replace(init=init, forward=forward)
 
 
 def hasher(hidden: int = 8) -> Method:
@@ -60,15 +70,23 @@ METHODS = {
 }
 
 
+@functools.cache
+def fresh_state(name: str):
+    make, batch, _ = METHODS[name]
+    create = jax.jit(lambda: create_state(make(), optax.sgd(1.0), batch, 0), compiler_options=QUICK)
+    return jax.device_get(create())
+
+
 def one_step(name: str, devices: int, mapping: str, microbatches: int):
     make, batch, prepare = METHODS[name]
     method, optimizer, mesh = make(), optax.sgd(1.0), data_mesh(jax.devices()[:devices])
-    fresh = jax.jit(lambda: create_state(method, optimizer, batch, 0))()
+    fresh = fresh_state(name)
     options = {"mapping": mapping, "prepare": prepare, "microbatches": microbatches}
     step = make_train_step(method, optimizer, seed=1, mesh=mesh, **options)
-    before = jax.device_get(fresh.params)
     state, terms = step(replicate(fresh, mesh), put_batch(batch, mesh) if mapping == "jit" else batch)
-    return jax.device_get(terms), jax.tree.map(lambda old, new: old - np.asarray(new), before, state.params)
+    return jax.device_get(terms), jax.tree.map(
+        lambda old, new: old - np.asarray(new), fresh.params, state.params
+    )
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -99,7 +117,8 @@ def test_the_state_is_donated(mapping):
     batch, mesh = heads_of(), data_mesh()
     rule = {"learning_rate": 1e-3, "weight_decay": 0.0, "warmup_steps": 1, "steps": 9, "clip_norm": 1.0}
     method, optimizer = hasher(), make_optimizer("adamw", **rule)
-    state = replicate(jax.jit(lambda: create_state(method, optimizer, batch, 0))(), mesh)
+    create = jax.jit(lambda: create_state(method, optimizer, batch, 0), compiler_options=QUICK)
+    state = replicate(create(), mesh)
     step = make_train_step(method, optimizer, seed=0, mesh=mesh, mapping=mapping)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # 'donated buffers were not usable'

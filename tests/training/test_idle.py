@@ -56,6 +56,26 @@ def test_a_device_that_waits_for_the_host_is_idle_meanwhile(clock):
     assert 0.6 < clock.read()["idle"] < 0.9
 
 
+def test_a_device_that_waits_for_python_is_idle_meanwhile(clock):
+    clock.restart()
+    step = None
+    for _ in range(30):
+        begin = time.thread_time()
+        while time.thread_time() - begin < 0.003:
+            pass
+        step = Step(0.0005, step)
+        clock.handed(0.0, step)
+    assert clock.read()["idle"] > 0.4
+
+
+def test_a_device_that_waits_for_a_batch_on_its_way_is_idle_meanwhile(clock):
+    clock.restart()
+    batch = Step(0.06)
+    batch.is_ready = lambda: False
+    clock.handed(0.0, Step(0.02, batch), {"rows": batch, "epoch": np.ones(1)})
+    assert 0.6 < clock.read()["idle"] < 0.9
+
+
 def test_each_reading_begins_anew(clock):
     time.sleep(0.1)
     clock.restart()
