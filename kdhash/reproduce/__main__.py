@@ -136,6 +136,7 @@ def _robustness(args: argparse.Namespace) -> int:
         head = {"table": "robustness", "run": run.name, "group": group}
         head["command"] = (
             f"python -m kdhash.reproduce {table} --only {run.name}; python -m kdhash.reproduce robustness"
+            + (f" --queries {args.queries}" if args.queries else "")
         )
         condense.write(path, head | measured)
         print(f"{path}: written", flush=True)
