@@ -9,9 +9,8 @@ from pathlib import Path
 import jax
 
 FOLDER = ".jax_cache"
-LEAST_SECONDS = (
-    0.1  # to compile, for a program to be kept. JAX's own is 1: a small run has dozens that take less
-)
+# To compile, for a program to be kept. JAX's own is 1: a small run has dozens that take less.
+LEAST_SECONDS = 0.1
 
 
 def keep_programs(folder: str, workdir: str) -> None:

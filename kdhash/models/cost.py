@@ -38,8 +38,8 @@ def _of(equation: Any, outputs: Sequence[bool]) -> int:
     name, parameters = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval.shape
-        outputs = parameters["dimension_numbers"].rhs_spec[0]  # the kernel's axis of output channels
-        return math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // kernel[outputs]
+        channels = kernel[parameters["dimension_numbers"].rhs_spec[0]]  # that come out
+        return math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // channels
     if name == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]
         shape = equation.invars[0].aval.shape

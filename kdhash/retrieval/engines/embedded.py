@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 FORMAT = "kdhash-engine"
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(ABC):
     """Codes, numbers and columns in memory. A subclass searches them in `_search`.
 
     Rows are in ascending order of the numbers, so that the order (distance, row) is the order (distance, number).
@@ -159,6 +160,7 @@ class EmbeddedEngine:
 
     # What a subclass has to say:
 
+    @abstractmethod
     def _search(
         self,
         codes: UInt8[np.ndarray, "queries bytes"],
@@ -167,19 +169,20 @@ class EmbeddedEngine:
         keep: Bool[np.ndarray, " n"] | None,
     ) -> Found:
         """The answer for checked arguments, over a row and a query at least; keep: the rows that a filter lets pass."""
-        raise NotImplementedError
+
+    # And what it may say:
 
     def _options(self) -> dict[str, Any]:
         """The arguments with which the engine is made again."""
         return {"bits": self.bits}
 
-    def _changed(self) -> None:
+    def _changed(self) -> None:  # noqa: B027
         """Rows have come or gone: what was made of them before is out of date."""
 
-    def _save(self, folder: Path) -> None:
+    def _save(self, folder: Path) -> None:  # noqa: B027
         """Writes what else belongs to the engine into its folder."""
 
-    def _open(self, folder: Path) -> None:
+    def _open(self, folder: Path) -> None:  # noqa: B027
         """Reads that again."""
 
 

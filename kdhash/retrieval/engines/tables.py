@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -56,7 +57,7 @@ class Column(NamedTuple):
     """Arrow type as text, like 'string' or 'list<string>'"""
 
 
-class TableEngine:
+class TableEngine(ABC):
     """Items in a table of a database; a subclass speaks to it.
 
     bits: of a new table; None where it is there already.  at: the database.  table: letters, digits and _, at most 60.
@@ -216,48 +217,53 @@ class TableEngine:
 
     # What a subclass has to say:
 
+    @abstractmethod
     def _plain_address(self, at: str) -> str:
         """`at` without a password."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _connect(self, at: str) -> None:
         """Raises DatabaseError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _quoted(self, identifier: str) -> str:
-        raise NotImplementedError
+        """`identifier` as the database writes names in its language."""
 
+    @abstractmethod
     def _comment(self) -> tuple[bool, str]:
         """Whether the table is there, and its comment."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _create(self, columns: list[Column], comment: str) -> None:
-        raise NotImplementedError
+        """Makes the empty table, with kdhash's own columns and these."""
 
+    @abstractmethod
     def _numbers_between(self, first: int, last: int) -> Int64[np.ndarray, " m"]:
         """The numbers that are there, from `first` to `last`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _insert(
         self, numbers: Int64[np.ndarray, " n"], codes: UInt8[np.ndarray, "n bytes"], columns: Any
     ) -> None:
-        raise NotImplementedError
+        """Adds rows; `columns` is a pyarrow.Table of as many, or None."""
 
+    @abstractmethod
     def _delete(self, numbers: list[int]) -> int:
-        raise NotImplementedError
+        """Takes rows out; how many of these numbers there were."""
 
+    @abstractmethod
     def _select(
         self, code: bytes, k: int | None, radius: int, condition: str, parameters: Mapping[str, Any]
     ) -> tuple[UInt16[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
         """The distances and numbers that one query finds, in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _count(self) -> int:
-        raise NotImplementedError
+        """How many rows there are."""
 
+    @abstractmethod
     def close(self) -> None:
         """Closes the connection."""
-        raise NotImplementedError
 
 
 def name_columns(columns: Any) -> list[Column]:
