@@ -68,3 +68,12 @@ def test_fields_that_commands_set_exist(page, fields):
         known = fields[config[0]] if config else set().union(*fields.values())
         for field in re.findall(r"--config\.(\w+(?:\.\w+)*)", line):
             assert field in known, f"{field} of {config and config[0]}"
+
+
+def test_the_readme_repeats_the_results():
+    readme, results = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md"))
+    table = readme[readme.index("Measured on an H200") : readme.index("**A student with a tenth")]
+    told = re.findall(r"0\.\d{4}(?: ± 0\.\d{4})?", table)
+    assert len(told) == 14
+    for number in told[:-1]:  # within two bits is told of no student of beyond
+        assert number in results, number

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from kdhash.experiment.context import Run
-from kdhash.experiment.teacher import Cached, Head, load_teachers
+from kdhash.experiment.teacher import Cached, Head, load_teachers, token_name
 from kdhash.methods.dmth import fusion_outputs
 from kdhash.teachers.registry import Teacher
 from kdhash.teachers.views import recipe_of
@@ -30,8 +30,7 @@ def head_on_pictures(
             shown = pictures[:, :, ::-1] if view == "flip" else pictures
             for name in head.members:
                 found = teachers[name].apply(networks[name], shown)["features"]
-                token = name if place == 0 else f"{name}_view{place + 1}"
-                tokens[token] = (found - features[name].mean) / features[name].std
+                tokens[token_name(name, place)] = (found - features[name].mean) / features[name].std
         return fusion_outputs(
             head.trained.variables, tokens, bits=run.config.bits, classes=run.classes, fusion=head.fusion
         )

@@ -254,10 +254,13 @@ def head_tokens(
 ) -> dict[str, np.ndarray]:
     """What a head reads, {token: [rows, width]}, standardised: every member's features of the first view, then of the second."""
     return {
-        name if place == 0 else f"{name}_view{place + 1}": (
-            features[name].views[view]["features"][rows] - features[name].mean
-        )
+        token_name(name, place): (features[name].views[view]["features"][rows] - features[name].mean)
         / features[name].std
         for place, view in enumerate(views)
         for name in members
     }
+
+
+def token_name(member: str, place: int) -> str:
+    """Of what a member says of the view that stands at `place` among those that a head sees."""
+    return member if place == 0 else f"{member}_view{place + 1}"
