@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.cache_dir = ""
     config.compilation_cache_dir = ""  # empty: .jax_cache beside the workdir; "off": none
 
-    # Data and protocol: see the README. Epochs are chosen on the protocol's validation queries.
+    # Data and protocol: see the README. Epochs are chosen on pictures held out of training.
     config.dataset = "cifar10"
     config.image_size = 32
     config.protocol = "cifar10-2"  # cifar10-brcd trains on 5,000 pictures only

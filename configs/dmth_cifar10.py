@@ -4,7 +4,7 @@
         --config.data_dir=data --config.weights_dir=weights
 
 Needs data_dir/cifar10 (python -m kdhash prepare cifar10) and in weights_dir the four .th files of
-github.com/akamaster/pytorch_resnet_cifar10. Time and result: see the README's table.
+github.com/akamaster/pytorch_resnet_cifar10. Result: see the README's table.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
     python -m kdhash.main --config configs/kdcmh_flickr8k.py --workdir runs/flickr8k \
         --config.data_dir=data --config.weights_dir=weights
 
-Needs data_dir/flickr8k_128 (see the README; any folder of pairs does), data_dir/glove_twitter_25d.npz, and the folders of two
+Needs data_dir/flickr8k_128 (see docs/kdcmh.md; any folder of pairs does), data_dir/glove_twitter_25d.npz, and the folders of two
 networks in weights_dir. These stay frozen: small hash heads learn on their cached features, and on words and word vectors.
 """
 
@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.cache_dir = ""  # of features; empty: workdir/features
     config.compilation_cache_dir = ""  # empty: .jax_cache beside the workdir; "off": none
 
-    # Data and protocol: see the README. Epochs are chosen on validation pairs.
+    # Data and protocol: see docs/kdcmh.md. Epochs are chosen on validation pairs.
     config.dataset = "flickr8k_128"
     config.image_size = 128
     # What is to be said with every number of a data set, by its name.

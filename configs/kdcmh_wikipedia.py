@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.cache_dir = ""
     config.compilation_cache_dir = ""  # empty: .jax_cache beside the workdir; "off": none
 
-    # Data and protocol: see the README. Epochs are chosen on validation pairs.
+    # Data and protocol: see docs/kdcmh.md. Epochs are chosen on validation pairs.
     config.dataset = "wikipedia2010"
     config.image_size = 0
     config.protocol = "pairs"

@@ -85,7 +85,7 @@ def _main(config: ConfigDict, workdir: str) -> int:
             f"another process of this run is gone, or its machine is out of reach ({str(error).splitlines()[0]}). Start all "
             "again with the same --workdir: the run goes on from its last checkpoint, also with fewer or more processes"
         )
-    except (ConfigError, TrainingFailed, processes.Elsewhere, FileNotFoundError) as error:
+    except (ConfigError, TrainingFailed, processes.Elsewhere, OSError) as error:
         return _fail(str(error))
     except (ValueError, ImportError) as error:
         # of bad data or an extra that is missing; or a mistake of ours
@@ -96,12 +96,13 @@ def _main(config: ConfigDict, workdir: str) -> int:
 
 
 def _set_up_cpu(config: ConfigDict) -> None:
-    if config.host_devices > 1:
+    devices = config.get("host_devices", 1)
+    if devices > 1:
         # A host device that waits for the others in a collective holds a thread of XLA's pool, which has one a core:
         # with fewer threads than devices the last one may never get to run, and XLA aborts.
-        os.environ.setdefault("PJRT_NPROC", str(2 * config.host_devices))
+        os.environ.setdefault("PJRT_NPROC", str(2 * devices))
         # Several host devices share the work of a CPU's cores better than one does; other platforms ignore this.
-        jax.config.update("jax_num_cpu_devices", config.host_devices)
+        jax.config.update("jax_num_cpu_devices", devices)
 
 
 def _stop(what: str) -> int:

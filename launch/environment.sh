@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   { echo "kdhash needs Python 3.11 or newer; set PYTHON to one (this is $("$python" --version))" >&2; exit 1; }
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+[ -x .venv/bin/pip ] || "$python" -m venv .venv ||
+  { rm -rf .venv; echo "cannot make .venv; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
 # Again whenever the dependencies changed.
 stamp=.venv/installed-${extra:-core}
 if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then

@@ -2,11 +2,12 @@
 # One run on all workers of a Cloud TPU slice: create, install, run, and again after a preemption, until it is finished.
 #
 #   export NAME=kdhash ZONE=us-west4-a TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite SPOT=1 SHARE=10.0.0.2:/share
-#   bash launch/tpu_vm.sh all --config configs/dmth_cifar10.py --workdir /mnt/kdhash/runs/dmth --config.data_dir=/mnt/kdhash/data
+#   bash launch/tpu_vm.sh all --config configs/dmth_cifar10.py --workdir /mnt/kdhash/runs/dmth \
+#       --config.data_dir=/mnt/kdhash/data --config.weights_dir=/mnt/kdhash/weights
 #   bash launch/tpu_vm.sh create | install | run ARGUMENTS | stop | delete          # one step alone
 #
 # The slice is a queued resource: `create` waits until Google has one. SHARE is an NFS share (Filestore) in its network, mounted at
-# /mnt/kdhash on all workers: --workdir and the data must lie there, as a preempted slice takes its disks along. A slice of one
+# /mnt/kdhash on all workers: --workdir, data and weights must lie there, as a preempted slice takes its disks along. A slice of one
 # host can do without. What is installed is the last commit. Ctrl-C and `stop` save a checkpoint on all workers; the slice stays,
 # and costs, until `delete`. `all` gives up when the run, or the creation, has failed three times.
 #
@@ -125,6 +126,7 @@ all() {
     code=0
     run "$@" || code=$?
     [ "$code" != 0 ] && [ -z "$asked" ] || return "$code"
+    [ "$code" != 2 ] || { echo "a mistake in what was asked; the slice stays until: bash launch/tpu_vm.sh delete" >&2; return 2; }
     sleep "$pause"
     # A slice that is gone, or a machine that asked the run to stop, is no mistake of the run.
     [ "$(slice)" != READY ] || [ "$code" = "$again" ] || failed=$((failed + 1))

@@ -24,6 +24,7 @@ jax.config.update("jax_compilation_cache_dir", str(COMPILED))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 SHARED = Path(os.environ.get("KDHASH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+ORACLES = Path(__file__).parent / "oracles"
 
 
 def pytest_sessionfinish():
@@ -33,18 +34,18 @@ def pytest_sessionfinish():
 
 @pytest.fixture(scope="module")
 def shared() -> Path:
-    """The folder of data, weights and oracle values that lies beside a checkout; see CONTRIBUTING.md."""
-    if not SHARED.is_dir():
-        pytest.skip(f"no shared folder at {SHARED}; set KDHASH_SHARED to its place")
+    """The folder of data and weights that lies beside a checkout; see CONTRIBUTING.md."""
+    if not all((SHARED / name).is_dir() for name in ("data", "weights")):
+        pytest.skip(f"no folder with data and weights at {SHARED}; set KDHASH_SHARED to its place")
     return SHARED
 
 
-@pytest.fixture(scope="module")
-def oracle(shared):
-    """`oracle('metrics')` -> dict of the arrays of shared/oracles/metrics.npz."""
+@pytest.fixture(scope="session")
+def oracle():
+    """`oracle('metrics')` -> dict of the arrays of tests/oracles/metrics.npz: numbers of independent programs."""
 
     def load(name: str) -> dict[str, np.ndarray]:
-        with np.load(shared / "oracles" / f"{name}.npz") as file:
+        with np.load(ORACLES / f"{name}.npz") as file:
             return {key: file[key] for key in file.files}
 
     return load

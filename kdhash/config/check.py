@@ -24,7 +24,13 @@ def check_config(config: ConfigDict, *, devices: int) -> None:
 
     `devices` is the number of devices that batches are divided over.
     """
-    problems = list(_problems(config, devices))
+    try:
+        problems = list(_problems(config, devices))
+    except (AttributeError, KeyError) as error:  # how a ConfigDict says so
+        name = str(error.args[0]).strip("'\"")
+        raise ConfigError(
+            f"config has no field {name!r}, which this method needs; see its file in configs/"
+        ) from error
     if problems:
         raise ConfigError("\n".join(problems))
 

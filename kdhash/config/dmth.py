@@ -32,9 +32,12 @@ def dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:
     for name, form in config.teacher.forms.items():
         if form.kind not in FUSIONS:
             yield f"config.teacher.forms.{name}.kind is {form.kind!r}; choose one of {', '.join(FUSIONS)}"
-        if config.teacher.width % form.get("heads", 1):
+        heads = form.get("heads", 1)
+        if not isinstance(heads, int) or heads < 1:
+            yield f"config.teacher.forms.{name}.heads is {heads!r}; give a whole number from 1 on"
+        elif config.teacher.width % heads:
             yield (
-                f"config.teacher.forms.{name}.heads is {form.heads}, which does not divide "
+                f"config.teacher.forms.{name}.heads is {heads}, which does not divide "
                 f"config.teacher.width, {config.teacher.width}"
             )
     most = max(len(form.views) for form in config.teacher.forms.values())

@@ -21,6 +21,11 @@ NOT_NEGATIVE = (
     *WHOLE,
 )
 
+SCHEDULE = (
+    *("epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "warmup_epochs", "clip_norm"),
+    *("checkpoint_every_epochs", "log_every", "keep"),
+)
+
 
 def flat(config: ConfigDict | dict, prefix: str = "") -> dict[str, object]:
     """{'student.schedule.epochs': 10, ...}: every leaf by its dotted name, tuples as lists (as JSON keeps them)."""
@@ -84,6 +89,10 @@ def form_row_problems(student: ConfigDict, *, taken: tuple[str, ...]) -> Iterato
 
 
 def schedule_problems(place: str, schedule: ConfigDict, devices: int) -> Iterator[str]:
+    missing = [field for field in SCHEDULE if field not in schedule]
+    if missing:
+        yield f"config.{place} has no {', '.join(missing)}"
+        return
     parts = schedule.get("microbatches", 1)
     if not isinstance(parts, int) or parts < 1:
         yield f"config.{place}.microbatches is {parts!r}; give a whole number from 1 on"

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from kdhash.data.prepare_cifar import ARCHIVES, VERSION, download_cifar, prepare_cifar
+from kdhash.data.prepare_cifar import ARCHIVES, VERSION, dataset_name, download_cifar, prepare_cifar
 from kdhash.data.prepare_flickr import PUBLISHED, prepare_mirflickr25k, prepare_nuswide
 from kdhash.data.prepare_folder import prepare_folder
 from kdhash.data.prepare_pairs import SIZE, PairReport, prepare_pairs
@@ -30,6 +30,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "--download", action="store_true", help="fetch the archive from its authors' page"
         )
         _add_data_dir(kind)
+        kind.add_argument(
+            "--per-class",
+            metavar="N",
+            type=int,
+            default=0,
+            help=f"only the first N pictures of each class and split, as {name}_sample",
+        )
         kind.add_argument("--allow-unverified", action="store_true", help="take an archive of another sha256")
     kind = kinds.add_parser(
         "folder",
@@ -98,17 +105,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_cifar(args: argparse.Namespace) -> int:
-    target = args.data_dir / args.kind / VERSION
+    if args.per_class < 0:
+        raise ValueError(f"--per-class {args.per_class}: must be 0 (all) or more")
+    name = dataset_name(args.kind, args.per_class)
+    target = args.data_dir / name / VERSION
     if target.exists():
         print(f"{target} is already there; remove it to prepare it again")
         return 0
     if args.download:
         print(f"fetching {ARCHIVES[args.kind][0].file} to {args.data_dir / 'downloads'} ...", flush=True)
     archive = download_cifar(args.kind, args.data_dir) if args.download else args.archive
-    folder, counts = prepare_cifar(args.kind, archive, args.data_dir, allow_unverified=args.allow_unverified)
-    if counts != {"train": 50_000, "test": 10_000}:
+    folder, counts = prepare_cifar(
+        args.kind,
+        archive,
+        args.data_dir,
+        per_class=args.per_class,
+        allow_unverified=args.allow_unverified,
+    )
+    if not args.per_class and counts != {"train": 50_000, "test": 10_000}:
         print(f"note: the published {args.kind} has 50,000 train and 10,000 test pictures")
-    _print_result(args.kind, folder, counts)
+    _print_result(name, folder, counts)
     return 0
 
 

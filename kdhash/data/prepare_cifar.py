@@ -94,9 +94,15 @@ class Split(NamedTuple):
 
 
 def prepare_cifar(
-    name: str, archive: str | Path, data_dir: str | Path, *, allow_unverified: bool = False
+    name: str,
+    archive: str | Path,
+    data_dir: str | Path,
+    *,
+    per_class: int = 0,
+    allow_unverified: bool = False,
 ) -> tuple[Path, dict[str, int]]:
-    """Builds `data_dir`/`name`/3.0.2 from a published archive of 'cifar10' or 'cifar100'.
+    """Builds `data_dir`/`name`/3.0.2 from a published archive of 'cifar10' or 'cifar100'; with `per_class`, `name`_sample of the
+    first so many pictures of each class and split.
 
     Returns the folder and the number of pictures of each split. Nothing is left behind on failure. Raises
     FileNotFoundError without the archive, FileExistsError where the folder exists already, and ValueError
@@ -111,20 +117,34 @@ def prepare_cifar(
     if not allow_unverified:
         check_sha256(name, archive)
     splits, label_names = read_cifar(name, archive)
+    rows = {key: first_of_each(split.labels["label"], per_class) for key, split in splits.items()}
     folder = write_dataset(
         data_dir,
-        name,
+        dataset_name(name, per_class),
         VERSION,
         image_shape=(32, 32, 3),
         label_names={key: label_names[key] for key in ("label", "coarse_label") if key in label_names},
-        splits={key: _examples(key, split) for key, split in splits.items()},
+        splits={key: _examples(key, split, rows[key]) for key, split in splits.items()},
         about={
-            "description": f"{name} as published, prepared by kdhash.",
+            "description": f"{name} as published, prepared by kdhash."
+            + (f" The first {per_class} pictures of each class and split." if per_class else ""),
             "homepage": f"{HOME}cifar.html",
             "citation": "Krizhevsky, Learning multiple layers of features from tiny images, 2009",
         },
     )
-    return folder, {key: len(split.pictures) for key, split in splits.items()}
+    return folder, {key: len(kept) for key, kept in rows.items()}
+
+
+def dataset_name(name: str, per_class: int) -> str:
+    return f"{name}_sample" if per_class else name
+
+
+def first_of_each(labels: Int64[np.ndarray, " n"], per_class: int) -> Int64[np.ndarray, " kept"]:
+    """Rows of the first `per_class` items of each class (0: of all), in their order."""
+    if not per_class:
+        return np.arange(len(labels))
+    kept = [np.flatnonzero(labels == label)[:per_class] for label in np.unique(labels)]
+    return np.sort(np.concatenate(kept))
 
 
 def download_cifar(name: str, data_dir: str | Path) -> Path:
@@ -257,9 +277,10 @@ def _to_pictures(pixels: UInt8[np.ndarray, "n 3072"]) -> UInt8[np.ndarray, "n 32
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
-def _examples(prefix: str, split: Split) -> Iterator[Example]:
+def _examples(prefix: str, split: Split, rows: Int64[np.ndarray, " kept"]) -> Iterator[Example]:
     # the registered builders' keys and ids, hence their order
-    for index, picture in enumerate(split.pictures):
+    for index in map(int, rows):
+        picture = split.pictures[index]
         labels = {key: int(values[index]) for key, values in split.labels.items()}
         image = encode_png(np.ascontiguousarray(picture))
         yield index, {"id": f"{prefix}_{index:05d}", "image": image, **labels}

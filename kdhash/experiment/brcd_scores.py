@@ -37,6 +37,7 @@ def score_hashers(
         for name, one in inputs.items()
         if one.frozen
     }
+    frozen_cost = {name: frozen_multiply_adds(one.frozen) for name, one in inputs.items() if one.frozen}
     rows = []
     for name, trained in hashers.items():
         kind = "teacher" if name == "teacher" else "student"
@@ -60,7 +61,7 @@ def score_hashers(
                 **over_seeds(scores),
                 "encode_ms": encode_ms,
                 "parameters": parameter_count(variables) + (frozen.parameters if frozen else 0),
-                "multiply_adds": head_cost + (frozen_multiply_adds(frozen) if frozen else 0),
+                "multiply_adds": head_cost + frozen_cost.get(kind, 0),
                 "seconds": float(np.mean([one.trained.seconds for one in trained])),
             }
         )

@@ -28,6 +28,9 @@ def score_pairs(
 ) -> list[dict[str, Any]]:
     """A row for each hasher, in the order given: mean and deviation over its seeds. Then CCA-ITQ, fitted."""
     costs = {name: _milliseconds(run, one) for name, one in inputs.items()}
+    frozen_cost = {
+        name: frozen_multiply_adds(one.network) if one.network else 0 for name, one in inputs.items()
+    }
     rows = []
     for name, trained in hashers.items():
         kind = "teacher" if name == "teacher" else "student"
@@ -46,7 +49,7 @@ def score_pairs(
                 **over_seeds(scores),
                 **costs[kind],
                 "parameters": parameter_count(variables) + (network.parameters if network else 0),
-                "multiply_adds": tower + (frozen_multiply_adds(network) if network else 0),
+                "multiply_adds": tower + frozen_cost[kind],
                 "seconds": float(np.mean([one.trained.seconds for one in trained])),
             }
         )

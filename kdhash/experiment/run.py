@@ -134,17 +134,19 @@ def _dmth(this: Run, command: str) -> Path:
 def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> list[dict[str, Any]]:
     """The paper's claims, and what they rest on, as this run measured them (mAP@all on the protocol's queries)."""
     score = {row["name"]: row["metrics"]["map@all"] for row in rows}
-    cost = {row["name"]: row["encode_ms"] for row in rows}
+    cost = {row["name"]: row for row in rows}
     taught_by = this.config.student.teacher
     claims = []
-    best = best_single(heads)
-    if taught_by in score and best is not None:
-        gain = score[taught_by] - score[best.name]
+    best = best_single(heads)  # by validation: the one that teaches
+    alone = [row["name"] for row in rows if row.get("networks") == 1 and row.get("views") == 1]
+    if taught_by in score and alone:
+        rival = max(alone, key=lambda name: score[name])
+        gain = score[taught_by] - score[rival]
         claims.append(
             {
-                "claim": "The fused teacher is at least 2 points above the best single teacher (chosen on validation)",
-                "measured": f"{taught_by} {score[taught_by]:.4f}, {best.name} {score[best.name]:.4f}: {gain * 100:+.2f} points",
-                "holds": bool(gain >= 0.02),
+                "claim": "The fused teacher is more than 2 points above the best single teacher (the best on these queries)",
+                "measured": f"{taught_by} {score[taught_by]:.4f}, {rival} {score[rival]:.4f}: {gain * 100:+.2f} points",
+                "holds": bool(gain > 0.02),
             }
         )
     if taught_by in score and "mean" in score and taught_by != "mean":
@@ -176,11 +178,14 @@ def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> li
                     "holds": bool(gain > 0),
                 }
             )
+        same = all(cost[plain][name] == cost[taught][name] for name in ("parameters", "multiply_adds"))
         claims.append(
             {
                 "claim": "Transfer costs nothing when encoding",
-                "measured": f"{cost[plain]:.3f} ms an image without, {cost[taught]:.3f} ms with",
-                "holds": bool(cost[taught] <= 1.15 * cost[plain]),
+                "measured": f"{cost[plain]['encode_ms']:.3f} ms an image without, {cost[taught]['encode_ms']:.3f} ms with; "
+                + ("the same" if same else "other")
+                + " parameters and multiply-adds",
+                "holds": same,
             }
         )
     return claims

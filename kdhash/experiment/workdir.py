@@ -9,23 +9,25 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+import kdhash
 from kdhash.config import NOT_COMPUTED, ConfigError, flat
 from kdhash.data import Protocol, load_protocol, save_protocol
 from kdhash.data.protocols import PARTS
 
 CONFIG_FILE = "config.json"
+VERSION = "kdhash"  # beside the fields in that file: another version's numbers are others
 PROTOCOL = "protocol"
 DONE_FILE = "done.json"
 STARTED_FILE = "started.json"
 
 
 def claim(workdir: str | Path, config: ConfigDict) -> Path:
-    """Makes `workdir` this config's. Raises ConfigError listing the fields in which an earlier run's config differs, and then
-    changes nothing."""
+    """Makes `workdir` this config's and this version's. Raises ConfigError listing the fields in which an earlier run's config
+    differs, and then changes nothing."""
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / CONFIG_FILE
-    now = computed(config)
+    now = computed(config) | {VERSION: kdhash.__version__}
     if path.exists():
         before = {name: value for name, value in json.loads(path.read_text()).items() if _counts(name)}
         missing = "<absent>"
@@ -36,7 +38,7 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
         ]
         if differing:
             raise ConfigError(
-                f"workdir {workdir} was made with another config; choose a new --workdir, or set these back:\n"
+                f"workdir {workdir} was made with another config or version; choose a new --workdir, or set these back:\n"
                 + "\n".join(differing)
             )
     else:

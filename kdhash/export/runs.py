@@ -38,7 +38,7 @@ from kdhash.models.student import HashStudent
 from kdhash.models.two_towers import TwoTowers
 from kdhash.teachers.registry import load_variables
 
-ALIGNED = ("brcd", "kl")  # kinds of BRCD forms that make the student's bits those of its teacher
+ALIGNED = ("brcd", "kl", "crd")  # kinds of BRCD forms that make the student's bits those of its teacher
 PICTURE = {"fit": "shorter side resized to size, centre cut out", "filter": "bicubic, antialiased"}
 
 

@@ -220,7 +220,7 @@ def kdcmh_teacher_loss(
 ) -> tuple[Float[Array, ""], Terms]:
     """mean((cos(I, T) - S)^2), minus the mean cosine of pairs, and `intra` times the squared error within each modality.
 
-    Source: METHODS section 2 (our reconstruction of KDCMH, Li and Wang, ICMR 2021, after JDSH).
+    Source: our reconstruction (of KDCMH, Li and Wang, ICMR 2021, after JDSH).
     """
     terms = {
         "cross": squared_error(cosine_matrix(image_codes, text_codes), affinity),
@@ -267,7 +267,7 @@ def kdcmh_student_loss(
     quantization: mean((b - u)^2), b = sign(u); with `shared_codes` b = sign(u_image + u_text) for both, as in DCMH.
     balance: the mean over bits of (mean over the batch of u)^2.
     All terms are means over pairs, items or bits, so that weights mean the same for every batch size and count of bits.
-    Source: METHODS section 2 (our reconstruction of KDCMH, ICMR 2021, after DCMH, CVPR 2017, equation 1).
+    Source: our reconstruction (of KDCMH, ICMR 2021, after DCMH, CVPR 2017, equation 1).
     """
     both = (image_codes, text_codes)
     if shared_codes:

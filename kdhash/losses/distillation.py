@@ -80,7 +80,7 @@ def code_distillation(
     *,
     where: Where = None,
 ) -> Float[Array, ""]:
-    """mean(1 - cos(u_S, u_T)) on real-valued codes. Source: METHODS section 1 (our reconstruction of DMTH)."""
+    """mean(1 - cos(u_S, u_T)) on real-valued codes. Source: our reconstruction of DMTH."""
     return cosine_distance(student_codes, teacher_codes, where=where)
 
 

@@ -18,7 +18,7 @@ def straight_through_sign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def quantization(codes: Float[Array, "batch bits"], *, power: int = 2) -> Float[Array, ""]:
     """mean(||u| - 1|^power): 0 where every code is -1 or +1.
 
-    Power 2: METHODS section 1, CSQ, DPSH; power 1: DSH; power 3: GreedyHash.
+    Power 2: our reconstruction of DMTH, CSQ, DPSH; power 1: DSH; power 3: GreedyHash.
     """
     return jnp.mean(jnp.abs(jnp.abs(codes) - 1) ** power)
 
@@ -26,6 +26,6 @@ def quantization(codes: Float[Array, "batch bits"], *, power: int = 2) -> Float[
 def balance(codes: Float[Array, "batch bits"]) -> Float[Array, ""]:
     """mean over bits of (mean over the batch of u)^2: 0 where every bit is +1 for half of the items.
 
-    Over the global batch. Source: METHODS section 1.
+    Over the global batch. Source: our reconstruction of DMTH.
     """
     return jnp.mean(jnp.mean(codes, axis=0) ** 2)

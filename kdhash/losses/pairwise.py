@@ -25,7 +25,7 @@ def write_memory(memory: Memory, index: Int[Array, " batch"], u: Array, labels: 
 def share_a_label(
     labels: Num[Array, "rows classes"], others: Num[Array, "columns classes"]
 ) -> Bool[Array, "rows columns"]:
-    """Whether each row of `labels` has a 1 where each row of `others` has one."""
+    """Whether a row of `labels` and a row of `others` have a 1 in common."""
     # Labels may be int8, in which a product over more than 127 common labels would overflow.
     return jnp.matmul(labels.astype(jnp.float32), others.T.astype(jnp.float32)) > 0
 

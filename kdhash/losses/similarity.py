@@ -37,7 +37,7 @@ def relational_distillation(
 ) -> Float[Array, ""]:
     """mean over all pairs of (cos(s_i, s_j) - cos(t_i, t_j))^2; the widths may differ. The teacher is a constant.
 
-    Source: METHODS section 1 (our reconstruction of DMTH, after Deep Transfer Hashing, TCSVT 2021, where distances between the
+    Source: our reconstruction (of DMTH, after Deep Transfer Hashing, TCSVT 2021, where distances between the
     teacher's knowledge vectors are the signal).
     """
     teacher = jax.lax.stop_gradient(teacher)

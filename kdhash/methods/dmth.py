@@ -1,7 +1,7 @@
 """DMTH: several frozen teachers, fused by attention, teach one small student to write codes.
 
 Salman, Taherinia, Zabihzadeh, Multimedia Tools and Applications 82 (2023), doi 10.1007/s11042-023-14761-y. The paper's formulas
-are not public: those here are our reconstruction (METHODS section 1).
+are not public: those here are our reconstruction (README, "What is established and what is ours").
 
 Two methods, trained one after the other: `fusion_teacher` on cached features, `hash_student` on pictures.
 """

@@ -66,7 +66,7 @@ def fit_fused_similarity(
       k_left, k_right: thresholds are m - k_left sigma_left and m + k_right sigma_right. JDSH's program has 2 and 4.
       chunk: rows of the blocks of S; time grows with items^2, memory with items + chunk^2.
 
-    Source: METHODS section 2 (our reconstruction of KDCMH); JDSH's constants are not fitted in its program.
+    Source: our reconstruction of KDCMH; JDSH's constants are not fitted in its program.
     Raises ValueError for features that are not pairs.
     """
     if len(image_features) != len(text_features) or len(image_features) < 2:

@@ -19,7 +19,7 @@ class Fusion(nn.Module):
     for all pictures, which is what attention has to be better than.
 
     Returns {'fused': [batch, width], 'attention': [batch, tokens]} (weights sum to 1; uniform for 'mean' and 'concat').
-    Source: METHODS section 1 (our reconstruction of DMTH).
+    Source: our reconstruction of DMTH.
     """
 
     kind: str

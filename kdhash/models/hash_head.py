@@ -10,7 +10,7 @@ class HashHead(nn.Module):
 
     Returns {'codes': [batch, bits] in (-1, 1), 'unbounded': the same before tanh, 'logits': [batch, classes]}, and with
     `give_weights` 'weights' [batch, classes, bits], the classifier's, once for each example: a loss sees outputs alone.
-    Source: METHODS section 1 (our reconstruction of DMTH): the classifier reads the code itself, so that what is learned
+    Source: our reconstruction of DMTH: the classifier reads the code itself, so that what is learned
     about classes is in the bits.
     """
 

@@ -1,14 +1,15 @@
-"""python -m kdhash.reproduce NAME: one table from nothing. And: tables (docs/results.md from the files), robustness."""
+"""python -m kdhash.reproduce NAME: one table from nothing. And: tables (pages from the files), robustness."""
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdhash.reproduce.plan import CACHE, DATA, RESULTS, SEEDS, TABLES, WEIGHTS, WORKDIR, Places, planned
 from kdhash.reproduce.start import ROOT, chosen, is_done, reproduce
 
-PAGE, PARETO = "docs/results.md", "docs/figures/pareto.png"
+PAGES, PARETO = ("README.md", "docs/results.md"), "docs/figures/pareto.png"
 # Whose students robustness looks at.
 ROBUST = ("dmth-resnets", "cifar10-2-64bits")
 
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         if len(set(args.seeds)) < len(args.seeds):
             raise ValueError(f"--seeds {' '.join(map(str, args.seeds))}: each seed once")
         if args.name == "tables":
-            write_tables(Path(args.results), Path(args.page), Path(args.figure))
+            write_tables(Path(args.results), [Path(page) for page in args.page], Path(args.figure))
             return 0
         if args.name == "robustness":
             return _robustness(args)
@@ -78,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         help="so many runs at a time, as an accelerator allows",
     )
     parser.add_argument("--list", action="store_true", help="say which runs there are, and which are done")
-    parser.add_argument("--page", default=PAGE, help="of 'tables': the page whose markers are filled")
+    parser.add_argument(
+        "--page", nargs="+", default=list(PAGES), help="of 'tables': the pages whose markers are filled"
+    )
     parser.add_argument("--figure", default=PARETO, help="of 'tables': where the Pareto plot goes")
     parser.add_argument("--queries", type=int, default=0, help="of 'robustness': so many; 0 for all")
     return parser
@@ -96,16 +99,18 @@ def _needs_configs() -> None:
         )
 
 
-def write_tables(results: Path, page: Path, figure: Path) -> None:
-    """Fills the markers of `page` from `results`, and draws the Pareto plot once there is something to draw."""
+def write_tables(results: Path, pages: Sequence[Path], figure: Path) -> None:
+    """Fills the markers of `pages` from `results`, and draws the Pareto plot once there is something to draw."""
     from kdhash.reproduce import pareto
     from kdhash.reproduce.blocks import blocks
     from kdhash.reproduce.pooled import read_all
     from kdhash.reproduce.tables import fill
 
-    filled = fill(page.read_text(), blocks(results))
-    _replace(page, filled.encode())
-    print(f"{page}: written", flush=True)
+    found = blocks(results)
+    filled = {page: fill(page.read_text(), found) for page in pages}  # a mistake in one changes none
+    for page, text in filled.items():
+        _replace(page, text.encode())
+        print(f"{page}: written", flush=True)
     points = pareto.points_of(read_all(results, pareto.TABLES))
     if points:
         figure.parent.mkdir(parents=True, exist_ok=True)

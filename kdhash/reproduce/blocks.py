@@ -1,4 +1,4 @@
-"""What stands between the markers of docs/results.md, by name."""
+"""What stands between the markers of docs/results.md and of the README, by name."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdhash.reproduce import pareto, robustness
+from kdhash.reproduce import pareto, readme, robustness
 from kdhash.reproduce.plan import BITS, TABLES
 from kdhash.reproduce.pooled import (
     BY_SINGLE,
@@ -47,19 +47,31 @@ def blocks(results: Path) -> dict[str, Callable[[], str]]:
             found[f"{table}/{prefix}-claims"] = of(table, dmth_answers, f"{prefix}-64bits")
     long = "cifar10-2-64bits-long"
     found["dmth-resnets/cifar10-2-long"] = of("dmth-resnets", dmth_long, long)
-    found["dmth-resnets/cifar10-2-long-claims"] = of("dmth-resnets", dmth_answers, long, 2)
+    found["dmth-resnets/cifar10-2-long-claims"] = of("dmth-resnets", dmth_answers, long, 5)
+    probabilities = "cifar100-64bits-probabilities"
+    found["dmth-imagenet/cifar100-probabilities"] = of("dmth-imagenet", dmth_long, probabilities)
+    found["dmth-imagenet/cifar100-recipes"] = of("dmth-imagenet", dmth_recipes, "cifar100-64bits")
+    found["dmth-imagenet/cifar100-probabilities-claims"] = of(
+        "dmth-imagenet", dmth_answers, probabilities, 5, 6
+    )
     found["beyond/students"] = of("beyond", beyond)
     shared = partial(read_all, results, pareto.TABLES)
     found["pareto"] = lambda: PARETO if pareto.points_of(shared()) else NOTHING
     found["brcd/bits"] = of("brcd", brcd_bits)
+    found["brcd/64bits"] = of("brcd", brcd_in_full)
     found["brcd/ablation"] = of("brcd", brcd_ablation)
+    found["brcd/bases"] = of("brcd", brcd_bases)
     found["brcd/margins"] = of("brcd", brcd_margins)
     found["brcd/claims"] = of("brcd", claims, brcd_claims())
     for table in ("kdcmh-flickr8k", "kdcmh-wikipedia"):
         for cut in ("50", "all"):
             found[f"{table}/map@{cut}"] = of(table, kdcmh_bits, cut)
+        found[f"{table}/recall"] = of(table, kdcmh_recall, "64bits" if table == "kdcmh-flickr8k" else "")
         found[f"{table}/claims"] = of(table, claims, kdcmh_claims())
     found["robustness/queries"] = of("robustness", robustness.table)
+    found["readme/dmth"] = lambda: readme.dmth(read_all(results, ("dmth-resnets", "beyond")))
+    found["readme/brcd"] = of("brcd", readme.brcd)
+    found["readme/kdcmh"] = of("kdcmh-flickr8k", readme.kdcmh)
     return found
 
 
@@ -71,7 +83,7 @@ def dmth(documents: Sequence[Document], prefix: str, bits: Sequence[int]) -> str
 
 
 def dmth_long(documents: Sequence[Document], group: str) -> str:
-    """A larger student that had time to learn, at 64 bits."""
+    """A student that had time to learn, at 64 bits."""
     columns = [
         Column("mAP@all", group, "map@all"),
         Column("mAP@1000", group, "map@1000"),
@@ -80,8 +92,19 @@ def dmth_long(documents: Sequence[Document], group: str) -> str:
     return scores(documents, columns, costs=group, reference="attention")
 
 
-def dmth_answers(documents: Sequence[Document], group: str, last: int = 0) -> str:
-    """The claims (of those about scores the `last` ones, 0 for all), and what encoding costs."""
+def dmth_recipes(documents: Sequence[Document], group: str) -> str:
+    """The same student, mAP@all, by how long and from what it learns."""
+    recipes = {
+        "25 epochs": group,
+        "60 epochs": f"{group}-time",
+        "and class probabilities": f"{group}-probabilities",
+    }
+    columns = [Column(words, each, "map@all") for words, each in recipes.items()]
+    return scores(documents, columns, groups=("student",))
+
+
+def dmth_answers(documents: Sequence[Document], group: str, first: int = 0, end: int | None = None) -> str:
+    """The claims (of those about scores the ones from `first` to `end`), and what encoding costs."""
     rows = pool(of_group(documents, group), PLAIN)
     if not rows:
         return NOTHING
@@ -94,7 +117,7 @@ def dmth_answers(documents: Sequence[Document], group: str, last: int = 0) -> st
             measured += ", parameters and multiply-adds " + ("the same" if same else "differ")
             answer = "**holds**" if same else "**does not hold**"
     line = f"| (c) transfer costs nothing when encoding | {measured} | | | {answer} |"
-    return claims(documents, dmth_claims(group)[-last:]) + "\n" + line
+    return claims(documents, dmth_claims(group)[first:end]) + "\n" + line
 
 
 def dmth_claims(group: str) -> list[Claim]:
@@ -170,11 +193,34 @@ def brcd_bits(documents: Sequence[Document]) -> str:
     return scores(documents, columns, costs="64bits", reference="teacher")
 
 
+def brcd_in_full(documents: Sequence[Document]) -> str:
+    """All metrics of 64 bits."""
+    metrics = {
+        "mAP@1000": "map@1000",
+        "asymmetric": "asymmetric map@1000",
+        "stable ties": "map@1000_stable",
+        "mAP@all": "map@all",
+        "asymmetric mAP@all": "asymmetric map@all",
+        "validation mAP@1000": "validation",
+    }
+    columns = [Column(heading, "64bits", metric) for heading, metric in metrics.items()]
+    return scores(documents, columns, costs="64bits", reference="teacher")
+
+
+def brcd_bases(documents: Sequence[Document]) -> str:
+    """mAP@1000 at 64 bits, by base hasher."""
+    columns = []
+    for words, group in (("CIBHash", "64bits"), ("GreedyHash", "greedyhash"), ("Bi-half", "bihalf")):
+        columns.append(Column(words, group, "map@1000"))
+        columns.append(Column("asymmetric", group, "asymmetric map@1000"))
+    return scores(documents, columns, groups=("teacher", "student"))
+
+
 def brcd_ablation(documents: Sequence[Document]) -> str:
-    """Clusters, alpha and base hashers, mAP@1000 at 64 bits."""
+    """Clusters and alpha, mAP@1000 at 64 bits."""
     if not documents:
         return NOTHING
-    groups = [run.group for run in TABLES["brcd"]((0,)) if not run.group.endswith("bits")]
+    groups = [run.group for run in TABLES["brcd"]((0,)) if run.group.startswith(("clusters", "alpha"))]
     lines = [
         "| run | clusters | teacher | none | brcd | brcd, asymmetric | brcd_no_mask |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -231,6 +277,16 @@ def kdcmh_bits(documents: Sequence[Document], cut: str) -> str:
         for count in BITS
     ]
     return scores(documents, columns)
+
+
+def kdcmh_recall(documents: Sequence[Document], costs: str) -> str:
+    """Of the one right pair, both directions, 64 bits; ready features have no costs worth telling."""
+    columns = [
+        Column(f"{arrow} R@{k}", "64bits", f"{way} recall@{k}")
+        for arrow, way in (("I→T", "i2t"), ("T→I", "t2i"))
+        for k in (1, 5, 10)
+    ]
+    return scores(documents, columns, costs=costs, reference="teacher")
 
 
 def kdcmh_claims() -> list[Claim]:

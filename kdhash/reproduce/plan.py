@@ -59,10 +59,17 @@ def command(table: str, run: Planned) -> str:
 
 
 def planned(table: str, seeds: Sequence[int] = SEEDS) -> list[Planned]:
-    """The runs of a table. Raises ValueError for a name that is none of TABLES."""
+    """The runs of a table. Raises ValueError for a name that is none of TABLES, and for other seeds than SEEDS where a run trains
+    all of them: its file would take the place of theirs."""
     if table not in TABLES:
         raise ValueError(f"no table {table!r}; choose from {', '.join(TABLES)}")
-    return TABLES[table](tuple(seeds))
+    runs = TABLES[table](tuple(seeds))
+    if tuple(seeds) != SEEDS and any(run.seed is None for run in runs):
+        raise ValueError(
+            f"--seeds: a run of {table} trains all of {', '.join(map(str, SEEDS))}; for others start kdhash.main with "
+            "--config.seeds"
+        )
+    return runs
 
 
 def _each_seed(group: str, config: str, fields: dict[str, Any], seeds: Sequence[int]) -> list[Planned]:
@@ -72,6 +79,7 @@ def _each_seed(group: str, config: str, fields: dict[str, Any], seeds: Sequence[
 # All forms see the picture and its mirror image, except 'single'.
 HEADS = ("single", "single_mirrored", "mean_mirrored", "concat_mirrored", "global", "attention")
 FUSED = {"teacher.rows": HEADS, "evaluate.baselines": False}
+FEW_HEADS = FUSED | {"bits": 64, "teacher.rows": ("single", "attention")}
 # Students at 64 bits only: they take most of the time.
 NO_STUDENTS = {"student.rows": ()}
 # 4,500 training pictures instead of 45,000.
@@ -93,6 +101,17 @@ LONG = {
 }
 
 
+# A student of 100 classes that has time to learn, and learns their probabilities too.
+PROBABILITIES = {
+    "student.rows": ("plain", "fused"),
+    "student.weights.logits": 1.0,
+    "student.schedule.epochs": 60.0,
+    "student.schedule.checkpoint_every_epochs": 20.0,
+}
+# The same time, to tell what the probabilities do.
+TIME_ALONE = {"student.weights.logits": 0.0, "student.rows": ("fused",)}
+
+
 def _by_bits(
     prefix: str, config: str, fields: dict[str, Any], seeds: Sequence[int], bits: Sequence[int] = BITS
 ) -> list[Planned]:
@@ -104,10 +123,9 @@ def _by_bits(
 
 
 def _dmth_resnets(seeds: Sequence[int]) -> list[Planned]:
-    long = FUSED | LONG | {"bits": 64, "teacher.rows": ("single", "attention")}
     return [
         *_by_bits("cifar10-2", "dmth_cifar10", {}, seeds),
-        *_each_seed("cifar10-2-64bits-long", "dmth_cifar10", long, seeds),
+        *_each_seed("cifar10-2-64bits-long", "dmth_cifar10", FEW_HEADS | LONG, seeds),
         *_by_bits("cifar10-1", "dmth_cifar10", SMALL, seeds),
     ]
 
@@ -117,6 +135,8 @@ def _dmth_imagenet(seeds: Sequence[int]) -> list[Planned]:
     return [
         *_by_bits("cifar10-1", "dmth_cifar100", cifar10, seeds),
         *_by_bits("cifar100", "dmth_cifar100", {}, seeds),
+        *_each_seed("cifar100-64bits-probabilities", "dmth_cifar100", FEW_HEADS | PROBABILITIES, seeds),
+        *_each_seed("cifar100-64bits-time", "dmth_cifar100", FEW_HEADS | PROBABILITIES | TIME_ALONE, seeds),
     ]
 
 
@@ -148,9 +168,10 @@ def _brcd(seeds: Sequence[int]) -> list[Planned]:
     def run(group: str, **fields: Any) -> Planned:
         return Planned(group, "brcd_cifar10", {"seeds": tuple(seeds), **fields}, None)
 
-    def ablation(group: str, fields: dict[str, Any]) -> Planned:
-        few = {"student.rows": ("none", "brcd", "brcd_no_mask"), "student.margins": ()}
-        return run(group, **few, **fields)
+    few = ("none", "brcd", "brcd_no_mask")
+
+    def ablation(group: str, fields: dict[str, Any], rows: tuple[str, ...] = few) -> Planned:
+        return run(group, **{"student.rows": rows, "student.margins": ()} | fields)
 
     return [
         run("64bits"),
@@ -163,7 +184,12 @@ def _brcd(seeds: Sequence[int]) -> list[Planned]:
             )
             for alpha in (0.5, 0.6, 0.7, 0.9)
         ),
-        *(ablation(base, {"hasher.base": base}) for base in ("greedyhash", "bihalf")),
+        *(
+            ablation(
+                base, {"hasher.base": base}, ("none", "kl", "sp", "brcd_published", "brcd", "brcd_no_mask")
+            )
+            for base in ("greedyhash", "bihalf")
+        ),
     ]
 
 

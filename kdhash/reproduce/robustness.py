@@ -78,7 +78,10 @@ def measure(config: ConfigDict, workdir: Path, *, queries: int = 0) -> dict[str,
 def check_finished(workdir: Path) -> None:
     """Raises FileNotFoundError for a workdir without a report: `measure` would train what is missing."""
     if not (workdir / "report" / "results.json").exists():
-        raise FileNotFoundError(f"{workdir} holds no finished run: reproduce its table first")
+        raise FileNotFoundError(
+            f"{workdir} holds no finished run (files in results/ may tell of one made elsewhere): make it with "
+            f"python -m kdhash.reproduce {workdir.parent.name} --only {workdir.name} --results runs/results"
+        )
 
 
 def spoilt_queries(pictures: np.ndarray, rows: np.ndarray, seed: int) -> Iterator[tuple[str, np.ndarray]]:

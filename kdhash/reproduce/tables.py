@@ -1,4 +1,4 @@
-"""docs/results.md: what stands between its markers is written from the files of results/, the words around them by hand."""
+"""Pages: what stands between their markers is written from the files of results/, the words around them by hand."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -318,6 +318,11 @@ def _say(args: argparse.Namespace, facts: dict[str, Any], line: str) -> None:
 def _codes_folders(args: argparse.Namespace, codes: list[str], beside: Path) -> Iterator[list[Path]]:
     """Folders of codes: those given, and what .npy files become, for as long as it is needed."""
     arrays = [path for path in codes if path.endswith(".npy")]
+    for path in arrays:
+        if not Path(path).exists():
+            raise FileNotFoundError(
+                f"{path} is not there; give a .npy file of codes, or a folder that `kdhash encode` made"
+            )
     if (args.ids or args.metadata) and (len(arrays), len(codes)) != (1, 1):
         raise ValueError(
             "--ids and --metadata belong to one .npy file of codes; a folder of codes has its own"

@@ -1,10 +1,12 @@
-"""config.dtype, config.remat, config.compilation_cache_dir: what they may be, and what a workdir makes of them."""
+"""config.dtype, config.remat, config.compilation_cache_dir: what they may be, and what a workdir makes of them; and fields that
+are not there at all."""
 
 import importlib.util
 from pathlib import Path
 
 import pytest
 
+import kdhash
 from kdhash.config import ConfigError, check_config
 from kdhash.experiment.workdir import claim, computed
 
@@ -24,12 +26,13 @@ def shipped(name):
         ("quickstart", "dtype", "float16", "config.dtype is 'float16'; choose one of float32, bfloat16"),
         ("quickstart", "remat", "yes", "config.remat is 'yes'; give True or False"),
         ("brcd_scratch", "remat", True, "no network that is trained here is made of blocks"),
+        ("quickstart", "teacher.forms.attention.heads", 0, "heads is 0; give a whole number from 1 on"),
     ],
 )
 def test_mistakes(name, field, value, message):
     config = shipped(name)
     with config.ignore_type():
-        config[field] = value
+        config.update_from_flattened_dict({field: value})
     with pytest.raises(ConfigError) as error:
         check_config(config, devices=1)
     assert message in str(error.value)
@@ -46,3 +49,30 @@ def test_a_workdir_goes_on_with_other_memory_but_not_with_another_precision(tmp_
     check_config(config, devices=1)
     with pytest.raises(ConfigError, match="dtype: '<absent>' there, 'bfloat16' now"):
         claim(tmp_path, config)
+
+
+def test_a_workdir_does_not_go_on_with_another_version(tmp_path, monkeypatch):
+    config = shipped("quickstart")
+    claim(tmp_path, config)
+    monkeypatch.setattr(kdhash, "__version__", "99")
+    with pytest.raises(ConfigError, match="another config or version.*\\n  kdhash: '.*' there, '99' now"):
+        claim(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "message"),
+    [
+        ("quickstart", "student.schedule.clip_norm", "config.student.schedule has no clip_norm"),
+        ("brcd_cifar10", "clusters", "config has no field 'clusters', which this method needs"),
+    ],
+)
+def test_a_field_that_is_not_there_is_named(name, field, message):
+    config = shipped(name)
+    *groups, last = field.split(".")
+    group = config
+    for one in groups:
+        group = group[one]
+    del group[last]
+    with pytest.raises(ConfigError) as error:
+        check_config(config, devices=1)
+    assert message in str(error.value)

@@ -10,6 +10,7 @@ import urllib.error
 import numpy as np
 import pytest
 
+from kdhash.__main__ import main
 from kdhash.data import load_dataset, prepare_cifar
 
 NAMES = {
@@ -146,6 +147,20 @@ def test_round_trip_is_exact(tmp_path, name, layout):
     assert dataset.class_names == tuple(NAMES["label"])
     published.check(dataset)
     assert os.listdir(tmp_path / "data") == [name]
+
+
+def test_a_sample_is_of_the_first_of_each_class(tmp_path):
+    published = Published("cifar100", per_file=40)
+    archive = write_tar(tmp_path / "some.tar.gz", published.binary())
+    arguments = ["cifar100", "--archive", str(archive), "--data-dir", str(tmp_path), "--per-class", "2"]
+    assert main(["prepare", *arguments, "--allow-unverified"]) == 0
+    dataset = load_dataset("cifar100_sample", tmp_path)
+    labels = published.labels["train"]["label"]
+    first = {f"train_{row:05d}" for row in range(40) if (labels[:row] == labels[row]).sum() < 2}
+    found = {identifier for identifier in dataset.ids if identifier.startswith("train")}
+    assert found == first
+    assert main(["prepare", *arguments]) == 0  # it is there already
+    assert main(["prepare", *arguments[:-1], "-1"]) == 1
 
 
 def test_features_and_order_are_those_of_the_registered_set(tmp_path):

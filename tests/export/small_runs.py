@@ -58,7 +58,7 @@ def write_dmth(workdir: Path, *, arch="convnet", sizes=None, image_size=8, bits=
 
 
 def write_brcd(workdir: Path, weights: Path, *, frozen=True, bits=16, dtype="float32") -> Path:
-    """Seeds 3 and 5; rows 'teacher', 'none', 'kl' and 'brcd', of which 'brcd' is reported."""
+    """Seeds 3 and 5; rows 'teacher', 'none', 'kl', 'brcd' and 'crd', of which 'brcd' is reported."""
     config = load_config("brcd_cifar10")
     config.dataset, config.protocol, config.image_size, config.bits = "digits", "holdout", 8, bits
     config.seeds, config.hasher.teacher_hidden, config.student.hidden = (3, 5), 24, 0
@@ -70,7 +70,7 @@ def write_brcd(workdir: Path, weights: Path, *, frozen=True, bits=16, dtype="flo
         if frozen:
             _keep(workdir, kind, weights, config.backbones[kind], dtype)
         for seed in config.seeds:
-            for place, row in enumerate(("teacher",) if kind == "teacher" else ("none", "kl", "brcd")):
+            for place, row in enumerate(("teacher",) if kind == "teacher" else ("none", "kl", "brcd", "crd")):
                 hidden = config.hasher.teacher_hidden if kind == "teacher" else config.student.hidden
                 model = Hasher(bits, hidden) if frozen else Hasher(bits, hidden, **_scratch())
                 example = np.zeros(

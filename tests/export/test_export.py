@@ -148,7 +148,7 @@ def test_queries_of_aligned_students_may_search_their_teachers_codes(brcd, weigh
 
     teacher, its_searches = read("teacher")
     assert its_searches == [teacher]
-    for row, aligned in (("brcd", True), ("kl", True), ("none", False)):
+    for row, aligned in (("brcd", True), ("kl", True), ("crd", True), ("none", False)):
         student, searches = read(row)
         assert searches == [student, teacher][: 1 + aligned]
     student, searches = read("brcd", seed=5)

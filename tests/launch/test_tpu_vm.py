@@ -90,13 +90,17 @@ def test_the_slice_is_made_again_after_a_preemption(gcloud):
     assert_known_flags(run.replace("a\\ folder", "folder").split())
 
 
-def test_a_run_that_fails_is_tried_three_times(gcloud):
-    commands = gcloud("exit 2")
+@pytest.mark.parametrize(
+    ("code", "told", "tried"),
+    [(1, "failed three times", 3), (2, "a mistake in what was asked; the slice stays", 1)],
+)
+def test_a_run_that_fails_is_tried_three_times_but_not_a_mistake(gcloud, code, told, tried):
+    commands = gcloud(f"exit {code}")
     process = script(commands, "all", *ARGUMENTS)
     output, _ = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 1
-    assert "failed three times" in output
-    assert sum("kdhash.main" in arguments[-1] for arguments in calls(commands, "gcloud")) == 3
+    assert process.returncode == code
+    assert told in output
+    assert sum("kdhash.main" in arguments[-1] for arguments in calls(commands, "gcloud")) == tried
 
 
 def test_what_runs_on_a_worker_ends_the_last_run_passes_sigterm_on_and_keeps_the_code(gcloud, tmp_path):

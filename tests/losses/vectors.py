@@ -21,7 +21,7 @@ def values_and_gradients(losses):
 
 
 def close(actual, reference, relative=2e-5, absolute=1e-7):
-    """Within the tolerances of the oracle's README for float32, or for float64 where `actual` is one."""
+    """Within the tolerances of tests/oracles/README.md for float32, or for float64 where `actual` is one."""
     if np.asarray(actual).dtype == np.float64:
         relative, absolute = 1e-9, 1e-12
     assert np.shape(actual) == np.shape(reference)

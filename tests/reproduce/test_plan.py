@@ -57,3 +57,5 @@ def test_runs_are_chosen_by_pattern():
         chosen(runs, ["cifar9"])
     with pytest.raises(ValueError, match="no table 'dmth'; choose from quickstart, dmth-resnets"):
         planned("dmth")
+    with pytest.raises(ValueError, match="--seeds: a run of brcd trains all of 0, 1, 2; for others start"):
+        planned("brcd", [0])

@@ -119,7 +119,10 @@ def test_a_report_of_an_earlier_start_is_no_result(stand_in):
     [
         (("quickstart", "--only", "digit"), "--only digit: no such run; choose from digits-seed0"),
         (("robustness", "--list"), "robustness takes neither --list nor --only: it is no table of runs"),
-        (("robustness", "--seeds", "0"), "holds no finished run: reproduce its table first"),
+        (
+            ("robustness", "--seeds", "0"),
+            "holds no finished run (files in results/ may tell of one made elsewhere): make it",
+        ),
         (("quickstart", "--parallel", "0"), "--parallel 0: must be 1 or more"),
         (("quickstart", "--seeds", "1", "1"), "--seeds 1 1: each seed once"),
         (("tables", "--page", "page.md"), "No such file or directory: 'page.md'"),

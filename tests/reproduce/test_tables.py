@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdhash.reproduce import condense, pareto, robustness
-from kdhash.reproduce.__main__ import main, write_tables
+from kdhash.reproduce import condense, pareto, readme, robustness
+from kdhash.reproduce.__main__ import PAGES, main, write_tables
 from kdhash.reproduce.blocks import blocks
 from kdhash.reproduce.pooled import Value, difference, pool
 from kdhash.reproduce.start import is_done
@@ -21,11 +21,13 @@ def three(**more):
     return [made_up.document(name=f"cifar10-2-64bits-seed{seed}", **more) for seed in range(3)]
 
 
-def test_the_page_is_what_the_files_give():
-    page = (ROOT / "docs" / "results.md").read_text()
+def test_the_pages_are_what_the_files_give():
     made = blocks(ROOT / "results")
-    assert page == fill(page, made)
-    named = [match[2] for match in MARKER.finditer(page)]
+    named = []
+    for name in PAGES:
+        page = (ROOT / name).read_text()
+        assert page == fill(page, made), name
+        named += [match[2] for match in MARKER.finditer(page)]
     assert sorted(named) == sorted(name for name in made if name != "quickstart/runs")
 
 
@@ -169,11 +171,11 @@ def test_tables_are_written_into_the_page_and_a_second_time_change_nothing(tmp_p
     assert page.read_text() == "By hand.\n\n<!-- results: pareto -->\n*Not run yet.*\n<!-- end -->\n\nMore.\n"
     assert not figure.exists()
     files_of(tmp_path, three())
-    write_tables(tmp_path, page, figure)
+    write_tables(tmp_path, [page], figure)
     told = page.read_text()
     assert "![mAP@all against encode time and multiply-adds](figures/pareto.png)\n<!-- end -->" in told
     assert figure.exists()
-    write_tables(tmp_path, page, figure)
+    write_tables(tmp_path, [page], figure)
     assert page.read_text() == told
     page.write_text("<!-- results: paretto -->\n<!-- end -->")
     assert main(arguments) == 2
@@ -202,3 +204,22 @@ def test_students_of_the_best_single_teacher_are_one_row_whichever_it_is():
     rows = pool([first, second])
     assert rows["student, taught by the best single"].costs["parameters"] == [5, 5]
     assert not {"student, taught by small", "student, taught by large"} & set(rows)
+
+
+def test_the_readme_has_a_few_rows_in_its_own_words():
+    lines = [
+        readme.Line("the best teacher", "cifar10-2-64bits", "large"),
+        readme.Line("untaught", "cifar10-2-64bits", "student, no transfer"),
+        readme.Line("taught", "cifar10-2-64bits", "student, taught by attention"),
+        readme.Line("much later", "two_views", "student, taught by attention"),
+    ]
+    columns = {"mAP@all": "map@all", "R@10": "i2t recall@10"}
+    assert readme.short(three(), lines, columns).splitlines() == [
+        "| row | mAP@all | R@10 | million multiply-adds |",
+        "|---|---:|---:|---:|",
+        "| the best teacher | 0.9110 ± 0.0010 | – | 1.0 |",
+        "| untaught | 0.8000 ± 0.0000 | – | 0.2 |",
+        "| taught | **0.8500 ± 0.0000** | – | 0.2 |",
+        "| much later: not run | – | – | – |",
+    ]
+    assert readme.short([], lines, columns) == "*Not run yet.*"

@@ -166,7 +166,7 @@ def test_damage(capsys):
             ["build", "nowhere", "ix"],
             "nowhere is not there; kdhash encode makes a folder of the format kdhash-codes",
         ),
-        (["build", "nowhere.npy", "ix"], "No such file or directory: 'nowhere.npy'"),
+        (["build", "nowhere.npy", "ix"], "nowhere.npy is not there; give a .npy file of codes, or a folder"),
         (["build", "a", "ix", "--ids", "ids.txt"], "--ids and --metadata belong to one .npy file of codes"),
         (["build", "codes.npy", "ix", "--ids", "ids.txt"], "No such file or directory: 'ids.txt'"),
         (["add", "nowhere", "a"], "nowhere is not there; kdhash index build makes"),
