@@ -3,8 +3,9 @@
     python -m kdhash.main --config configs/dmth_cifar100.py --workdir runs/cifar100 \
         --config.data_dir=data --config.weights_dir=weights
 
-Needs data_dir/cifar100_sample (python -m kdhash prepare cifar100 --per-class 50 makes one; without --per-class all of it, for
---config.dataset=cifar100) and in weights_dir the folders or files of the four teachers.
+Needs data_dir/cifar100_sample, 50 pictures of each class and split (another such sample: python -m kdhash prepare cifar100
+--per-class 50, then --config.dataset=cifar100_first50; all of them: cifar100), and in weights_dir the folders or files of the
+four teachers.
 """
 
 from ml_collections import ConfigDict

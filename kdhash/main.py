@@ -4,7 +4,6 @@ Parses and calls; the stages are in kdhash/experiment/run.py. One host needs no 
 """
 
 import os
-import re
 import shlex
 import sys
 
@@ -13,8 +12,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from kdhash import compilation, processes, stopping
-
-QUOTES = "'\""
+from kdhash.absent import absent_field
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, such as configs/dmth_cifar10.py.", lock_config=True
@@ -63,8 +61,10 @@ def _main(config: ConfigDict, workdir: str) -> int:
             connect_timeout=_CONNECT.value,
             heartbeat_timeout=_HEARTBEAT.value,
         )
-    except (ValueError, ConnectionError) as error:
+    except ValueError as error:
         return _fail(str(error))
+    except ConnectionError as error:
+        return _fail(str(error), code=1)
     stopping.listen(_GRACE.value, _STOPPED.value)
 
     # after all that can be wrong with flags, which need not wait for imports
@@ -83,10 +83,17 @@ def _main(config: ConfigDict, workdir: str) -> int:
             return _stop("another process left first; the last checkpoint is kept")
         return _fail(
             f"another process of this run is gone, or its machine is out of reach ({str(error).splitlines()[0]}). Start all "
-            "again with the same --workdir: the run goes on from its last checkpoint, also with fewer or more processes"
+            "again with the same --workdir: the run goes on from its last checkpoint, also with fewer or more processes",
+            code=1,
         )
-    except (ConfigError, TrainingFailed, processes.Elsewhere, OSError) as error:
+    except (ConfigError, TrainingFailed, FileNotFoundError) as error:
         return _fail(str(error))
+    except processes.Elsewhere as error:
+        return _fail(str(error), code=1)
+    except OSError as error:
+        if os.environ.get("KDHASH_TRACEBACK"):
+            raise
+        return _fail(f"{str(error) or type(error).__name__} (set KDHASH_TRACEBACK=1 to see where)", code=1)
     except (ValueError, ImportError) as error:
         # of bad data or an extra that is missing; or a mistake of ours
         if os.environ.get("KDHASH_TRACEBACK"):
@@ -113,9 +120,10 @@ def _stop(what: str) -> int:
     return _leave(_STOPPED.value)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
+    """2: the same command fails again; 1: it may go well another time."""
     print(f"{_name()}: {message}", file=sys.stderr)
-    return _leave(2)
+    return _leave(code)
 
 
 def _leave(code: int) -> int:
@@ -140,11 +148,11 @@ def parse(argv: list[str]) -> list[str]:
         _CONFIG.value.keys()  # a file that failed to load says so only when its config is used
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         text = str(error.args[0] if error.args else error)
-        meant = re.search(r"Did you mean \"(\w+)\" instead of \"(\w+)\"", text)
-        if meant:
-            text = f"config has no field {meant[2]!r}; did you mean {meant[1]!r}?"
-        elif isinstance(error, (AttributeError, KeyError)):
-            text = f"config has no field {text.strip(QUOTES)!r}; the fields are those in the config file"
+        if absent := absent_field(error):
+            hint = (
+                f"did you mean {absent.near!r}?" if absent.near else "the fields are those in the config file"
+            )
+            text = f"config has no field {absent.field!r}; {hint}"
         sys.exit(_fail(" ".join(text.replace("\\n", " ").split())))
     return rest
 

@@ -9,7 +9,8 @@
 # The slice is a queued resource: `create` waits until Google has one. SHARE is an NFS share (Filestore) in its network, mounted at
 # /mnt/kdhash on all workers: --workdir, data and weights must lie there, as a preempted slice takes its disks along. A slice of one
 # host can do without. What is installed is the last commit. Ctrl-C and `stop` save a checkpoint on all workers; the slice stays,
-# and costs, until `delete`. `all` gives up when the run, or the creation, has failed three times.
+# and costs, until `delete`. `all` gives up when the run, or the creation, has failed three
+# times, or at once where the command has a mistake (exit code 2).
 #
 # The Cloud TPU API that this uses serves v2 to v6e; for newer ones see jobset.yaml.
 # Not run on a TPU. Tested: with a stand-in for gcloud that notes what it is told, and is preempted once (tests/launch); its
@@ -126,10 +127,13 @@ all() {
     code=0
     run "$@" || code=$?
     [ "$code" != 0 ] && [ -z "$asked" ] || return "$code"
-    [ "$code" != 2 ] || { echo "a mistake in what was asked; the slice stays until: bash launch/tpu_vm.sh delete" >&2; return 2; }
     sleep "$pause"
     # A slice that is gone, or a machine that asked the run to stop, is no mistake of the run.
-    [ "$(slice)" != READY ] || [ "$code" = "$again" ] || failed=$((failed + 1))
+    if [ "$(slice)" = READY ] && [ "$code" != "$again" ]; then
+      # 2: a mistake in what was asked, which would be made again
+      [ "$code" != 2 ] || { echo "the slice stays, and costs, until: bash launch/tpu_vm.sh delete" >&2; return 2; }
+      failed=$((failed + 1))
+    fi
   done
   echo "failed three times; the slice, if there is one, stays until: bash launch/tpu_vm.sh delete" >&2
   return 1

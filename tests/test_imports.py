@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "stopping": (),
     "progress": (),
     "serve": ("retrieval", "export", "data"),
-    "config": ("models", "teachers", "methods"),
+    "absent": (),
+    "config": ("models", "teachers", "methods", "absent"),
 }
 FORBIDDEN = {"tensorflow", "torch", "clu"}
 MODULES = sorted(ROOT.rglob("*.py"))

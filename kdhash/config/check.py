@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from kdhash.absent import absent_field
 from kdhash.config.brcd import brcd_problems
 from kdhash.config.dmth import dmth_problems
 from kdhash.config.fields import is_seed
@@ -26,10 +27,13 @@ def check_config(config: ConfigDict, *, devices: int) -> None:
     """
     try:
         problems = list(_problems(config, devices))
-    except (AttributeError, KeyError) as error:  # how a ConfigDict says so
-        name = str(error.args[0]).strip("'\"")
+    except (AttributeError, KeyError) as error:
+        absent = absent_field(error)
+        if absent is None:
+            raise
+        instead = f", but {absent.near!r}" if absent.near else ""
         raise ConfigError(
-            f"config has no field {name!r}, which this method needs; see its file in configs/"
+            f"config has no field {absent.field!r}{instead}; config.method {config.get('method')!r} needs it: see configs/"
         ) from error
     if problems:
         raise ConfigError("\n".join(problems))

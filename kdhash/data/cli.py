@@ -35,7 +35,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             metavar="N",
             type=int,
             default=0,
-            help=f"only the first N pictures of each class and split, as {name}_sample",
+            help=f"only the first N pictures of each class and split, as {name}_firstN",
         )
         kind.add_argument("--allow-unverified", action="store_true", help="take an archive of another sha256")
     kind = kinds.add_parser(
@@ -105,8 +105,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_cifar(args: argparse.Namespace) -> int:
-    if args.per_class < 0:
-        raise ValueError(f"--per-class {args.per_class}: must be 0 (all) or more")
     name = dataset_name(args.kind, args.per_class)
     target = args.data_dir / name / VERSION
     if target.exists():

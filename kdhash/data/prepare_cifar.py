@@ -101,8 +101,8 @@ def prepare_cifar(
     per_class: int = 0,
     allow_unverified: bool = False,
 ) -> tuple[Path, dict[str, int]]:
-    """Builds `data_dir`/`name`/3.0.2 from a published archive of 'cifar10' or 'cifar100'; with `per_class`, `name`_sample of the
-    first so many pictures of each class and split.
+    """Builds `data_dir`/`name`/3.0.2 from a published archive of 'cifar10' or 'cifar100'; with `per_class` N, `name`_firstN of
+    the first so many pictures of each class and split.
 
     Returns the folder and the number of pictures of each split. Nothing is left behind on failure. Raises
     FileNotFoundError without the archive, FileExistsError where the folder exists already, and ValueError
@@ -136,11 +136,14 @@ def prepare_cifar(
 
 
 def dataset_name(name: str, per_class: int) -> str:
-    return f"{name}_sample" if per_class else name
+    return f"{name}_first{per_class}" if per_class else name
 
 
 def first_of_each(labels: Int64[np.ndarray, " n"], per_class: int) -> Int64[np.ndarray, " kept"]:
-    """Rows of the first `per_class` items of each class (0: of all), in their order."""
+    """Rows of the first `per_class` items of each class (0: of all), in their order; of a smaller class all. Raises ValueError
+    for less than 0."""
+    if per_class < 0:
+        raise ValueError(f"{per_class} pictures of each class: must be 0 (all) or more")
     if not per_class:
         return np.arange(len(labels))
     kept = [np.flatnonzero(labels == label)[:per_class] for label in np.unique(labels)]

@@ -139,6 +139,7 @@ def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> li
     claims = []
     best = best_single(heads)  # by validation: the one that teaches
     alone = [row["name"] for row in rows if row.get("networks") == 1 and row.get("views") == 1]
+    alone = alone or ([best.name] if best is not None else [])
     if taught_by in score and alone:
         rival = max(alone, key=lambda name: score[name])
         gain = score[taught_by] - score[rival]
@@ -181,7 +182,7 @@ def _claims(this: Run, rows: list[dict[str, Any]], heads: dict[str, Head]) -> li
         same = all(cost[plain][name] == cost[taught][name] for name in ("parameters", "multiply_adds"))
         claims.append(
             {
-                "claim": "Transfer costs nothing when encoding",
+                "claim": "Transfer costs nothing when encoding (the network is the same)",
                 "measured": f"{cost[plain]['encode_ms']:.3f} ms an image without, {cost[taught]['encode_ms']:.3f} ms with; "
                 + ("the same" if same else "other")
                 + " parameters and multiply-adds",

@@ -22,14 +22,20 @@ STARTED_FILE = "started.json"
 
 
 def claim(workdir: str | Path, config: ConfigDict) -> Path:
-    """Makes `workdir` this config's and this version's. Raises ConfigError listing the fields in which an earlier run's config
-    differs, and then changes nothing."""
+    """Makes `workdir` this config's and this version's. Raises ConfigError naming an earlier run's version, or listing the fields
+    in which its config differs, and then changes nothing."""
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / CONFIG_FILE
-    now = computed(config) | {VERSION: kdhash.__version__}
+    now = computed(config)
     if path.exists():
         before = {name: value for name, value in json.loads(path.read_text()).items() if _counts(name)}
+        made_by = before.pop(VERSION, kdhash.__version__)  # not told by the first ones, whose stages tell it
+        if made_by != kdhash.__version__:
+            raise ConfigError(
+                f"workdir {workdir} was made by kdhash {made_by}, and this is {kdhash.__version__}, whose numbers are others; "
+                "choose a new --workdir, remove this one, or install that version"
+            )
         missing = "<absent>"
         differing = [
             f"  {name}: {before.get(name, missing)!r} there, {now.get(name, missing)!r} now"
@@ -38,11 +44,11 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
         ]
         if differing:
             raise ConfigError(
-                f"workdir {workdir} was made with another config or version; choose a new --workdir, or set these back:\n"
+                f"workdir {workdir} was made with another config; choose a new --workdir, or set these back:\n"
                 + "\n".join(differing)
             )
     else:
-        write_json(path, now)
+        write_json(path, now | {VERSION: kdhash.__version__})
     return workdir
 
 

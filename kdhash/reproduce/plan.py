@@ -63,8 +63,8 @@ def planned(table: str, seeds: Sequence[int] = SEEDS) -> list[Planned]:
     all of them: its file would take the place of theirs."""
     if table not in TABLES:
         raise ValueError(f"no table {table!r}; choose from {', '.join(TABLES)}")
-    runs = TABLES[table](tuple(seeds))
-    if tuple(seeds) != SEEDS and any(run.seed is None for run in runs):
+    runs = TABLES[table](tuple(sorted(seeds)))
+    if sorted(seeds) != list(SEEDS) and any(run.seed is None for run in runs):
         raise ValueError(
             f"--seeds: a run of {table} trains all of {', '.join(map(str, SEEDS))}; for others start kdhash.main with "
             "--config.seeds"

@@ -80,7 +80,8 @@ def check_finished(workdir: Path) -> None:
     if not (workdir / "report" / "results.json").exists():
         raise FileNotFoundError(
             f"{workdir} holds no finished run (files in results/ may tell of one made elsewhere): make it with "
-            f"python -m kdhash.reproduce {workdir.parent.name} --only {workdir.name} --results runs/results"
+            f"python -m kdhash.reproduce {workdir.parent.name} --only {workdir.name} "
+            f"--workdir {workdir.parents[1]} --results runs/results"
         )
 
 

@@ -55,7 +55,7 @@ def test_a_workdir_does_not_go_on_with_another_version(tmp_path, monkeypatch):
     config = shipped("quickstart")
     claim(tmp_path, config)
     monkeypatch.setattr(kdhash, "__version__", "99")
-    with pytest.raises(ConfigError, match="another config or version.*\\n  kdhash: '.*' there, '99' now"):
+    with pytest.raises(ConfigError, match="was made by kdhash .*, and this is 99"):
         claim(tmp_path, config)
 
 
@@ -63,7 +63,8 @@ def test_a_workdir_does_not_go_on_with_another_version(tmp_path, monkeypatch):
     ("name", "field", "message"),
     [
         ("quickstart", "student.schedule.clip_norm", "config.student.schedule has no clip_norm"),
-        ("brcd_cifar10", "clusters", "config has no field 'clusters', which this method needs"),
+        ("brcd_cifar10", "clusters", "config has no field 'clusters'; config.method 'brcd' needs it"),
+        ("quickstart", "student.schedule", "config has no field 'schedule'; config.method 'dmth' needs it"),
     ],
 )
 def test_a_field_that_is_not_there_is_named(name, field, message):
@@ -76,3 +77,21 @@ def test_a_field_that_is_not_there_is_named(name, field, message):
     with pytest.raises(ConfigError) as error:
         check_config(config, devices=1)
     assert message in str(error.value)
+
+
+def test_a_misspelt_field_of_ones_own_config_is_named():
+    config = shipped("quickstart").unlock()
+    config.bit = config.bits
+    del config["bits"]
+    with pytest.raises(
+        ConfigError, match="config has no field 'bits', but 'bit'; config.method 'dmth' needs it"
+    ):
+        check_config(config, devices=1)
+
+
+def test_a_mistake_of_ours_is_not_called_one_of_the_config():
+    config = shipped("quickstart")
+    with config.ignore_type():
+        config.features = None
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute"):
+        check_config(config, devices=1)

@@ -154,7 +154,7 @@ def test_a_sample_is_of_the_first_of_each_class(tmp_path):
     archive = write_tar(tmp_path / "some.tar.gz", published.binary())
     arguments = ["cifar100", "--archive", str(archive), "--data-dir", str(tmp_path), "--per-class", "2"]
     assert main(["prepare", *arguments, "--allow-unverified"]) == 0
-    dataset = load_dataset("cifar100_sample", tmp_path)
+    dataset = load_dataset("cifar100_first2", tmp_path)
     labels = published.labels["train"]["label"]
     first = {f"train_{row:05d}" for row in range(40) if (labels[:row] == labels[row]).sum() < 2}
     found = {identifier for identifier in dataset.ids if identifier.startswith("train")}

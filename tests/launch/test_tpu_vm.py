@@ -92,7 +92,7 @@ def test_the_slice_is_made_again_after_a_preemption(gcloud):
 
 @pytest.mark.parametrize(
     ("code", "told", "tried"),
-    [(1, "failed three times", 3), (2, "a mistake in what was asked; the slice stays", 1)],
+    [(1, "failed three times", 3), (2, "the slice stays, and costs, until", 1)],
 )
 def test_a_run_that_fails_is_tried_three_times_but_not_a_mistake(gcloud, code, told, tried):
     commands = gcloud(f"exit {code}")
