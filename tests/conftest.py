@@ -24,7 +24,6 @@ jax.config.update("jax_compilation_cache_dir", str(COMPILED))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 SHARED = Path(os.environ.get("KDHASH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-ORACLES = Path(__file__).parent / "oracles"
 
 
 def pytest_sessionfinish():
@@ -42,10 +41,13 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def oracle():
-    """`oracle('metrics')` -> dict of the arrays of tests/oracles/metrics.npz: numbers of independent programs."""
+    """`oracle('metrics')` -> dict of the arrays of SHARED/oracles/metrics.npz: numbers of independent programs."""
 
     def load(name: str) -> dict[str, np.ndarray]:
-        with np.load(ORACLES / f"{name}.npz") as file:
+        path = SHARED / "oracles" / f"{name}.npz"
+        if not path.is_file():
+            pytest.skip(f"no reference numbers at {path}; set KDHASH_SHARED to the folder that holds oracles")
+        with np.load(path) as file:
             return {key: file[key] for key in file.files}
 
     return load
