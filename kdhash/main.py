@@ -147,7 +147,7 @@ def parse(argv: list[str]) -> list[str]:
             raise flags.Error("both are needed: --config configs/x.py --workdir runs/x")
         _CONFIG.value.keys()  # a file that failed to load says so only when its config is used
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        text = str(error.args[0] if error.args else error)
+        text = repr(error) if isinstance(error, KeyError) else str(error.args[0] if error.args else error)
         if absent := absent_field(error):
             hint = (
                 f"did you mean {absent.near!r}?" if absent.near else "the fields are those in the config file"

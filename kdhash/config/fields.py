@@ -21,6 +21,7 @@ NOT_NEGATIVE = (
     *WHOLE,
 )
 
+# What every schedule has.
 SCHEDULE = (
     *("epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "warmup_epochs", "clip_norm"),
     *("checkpoint_every_epochs", "log_every", "keep"),

@@ -109,6 +109,7 @@ def prepare_cifar(
     where the sha256 is not that of a published archive (`allow_unverified` lets it pass), or the content is
     damaged.
     """
+    target = dataset_name(name, per_class)
     archive = Path(archive)
     if not archive.is_file():
         raise FileNotFoundError(
@@ -120,7 +121,7 @@ def prepare_cifar(
     rows = {key: first_of_each(split.labels["label"], per_class) for key, split in splits.items()}
     folder = write_dataset(
         data_dir,
-        dataset_name(name, per_class),
+        target,
         VERSION,
         image_shape=(32, 32, 3),
         label_names={key: label_names[key] for key in ("label", "coarse_label") if key in label_names},
@@ -136,14 +137,14 @@ def prepare_cifar(
 
 
 def dataset_name(name: str, per_class: int) -> str:
+    """Of all pictures, or of the first `per_class` of each class. Raises ValueError for less than 0."""
+    if per_class < 0:
+        raise ValueError(f"{per_class} pictures of each class: must be 0 (all) or more")
     return f"{name}_first{per_class}" if per_class else name
 
 
 def first_of_each(labels: Int64[np.ndarray, " n"], per_class: int) -> Int64[np.ndarray, " kept"]:
-    """Rows of the first `per_class` items of each class (0: of all), in their order; of a smaller class all. Raises ValueError
-    for less than 0."""
-    if per_class < 0:
-        raise ValueError(f"{per_class} pictures of each class: must be 0 (all) or more")
+    """Rows of the first `per_class` items of each class (0: of all), in their order; of a smaller class all."""
     if not per_class:
         return np.arange(len(labels))
     kept = [np.flatnonzero(labels == label)[:per_class] for label in np.unique(labels)]

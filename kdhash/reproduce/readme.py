@@ -38,43 +38,42 @@ def dmth(documents: Sequence[Document]) -> str:
 
 
 def brcd(documents: Sequence[Document]) -> str:
-    lines = [
-        Line(words, "64bits", name)
-        for name, words in (
-            ("teacher", "teacher, CIBHash on MobileNetV2"),
-            ("none", "student, CIBHash on MobileNetV1 0.25, alone"),
-            ("kl", "taught by KL of codes"),
-            ("sp", "taught by SP"),
-            ("crd", "taught by CRD"),
-            ("brcd_published", "taught by BRCD, as published"),
-            ("brcd", "taught by BRCD, corrected"),
-            ("brcd_no_mask", "taught by BRCD without bit masks"),
-        )
-    ]
+    lines = at_64_bits(
+        teacher="teacher, CIBHash on MobileNetV2",
+        none="student, CIBHash on MobileNetV1 0.25, alone",
+        kl="taught by KL of codes",
+        sp="taught by SP",
+        crd="taught by CRD",
+        brcd_published="taught by BRCD, as published",
+        brcd="taught by BRCD, corrected",
+        brcd_no_mask="taught by BRCD without bit masks",
+    )
     return short(documents, lines, {"symmetric": "map@1000", "asymmetric": "asymmetric map@1000"})
 
 
 def kdcmh(documents: Sequence[Document]) -> str:
-    lines = [
-        Line(words, "64bits", name)
-        for name, words in (
-            ("teacher", "teacher, on MobileNetV2 and 2,000 words"),
-            ("kdcmh", "KDCMH, student on MobileNetV1 0.25 and 1,000 words"),
-            ("kdcmh_top_pairs", "KDCMH, 2 million most similar pairs"),
-            ("direct", "the student on the fused similarity, no distillation"),
-            ("djsrh", "DJSRH"),
-            ("jdsh", "JDSH"),
-            ("dsah", "DSAH"),
-            ("ucch", "UCCH, contrastive"),
-            ("CCA-ITQ, student's features", "CCA-ITQ"),
-        )
-    ]
+    lines = at_64_bits(
+        teacher="teacher, on MobileNetV2 and 2,000 words",
+        kdcmh="KDCMH, student on MobileNetV1 0.25 and 1,000 words",
+        kdcmh_top_pairs="KDCMH, 2 million most similar pairs",
+        direct="the student on the fused similarity, no distillation",
+        djsrh="DJSRH",
+        jdsh="JDSH",
+        dsah="DSAH",
+        ucch="UCCH, contrastive",
+        **{"CCA-ITQ, student's features": "CCA-ITQ"},
+    )
     columns = {
         f"{arrow} {heading}": f"{way} {metric}"
         for heading, metric in (("mAP@50", "map@50"), ("mAP@all", "map@all"), ("R@10", "recall@10"))
         for arrow, way in (("I→T", "i2t"), ("T→I", "t2i"))
     }
     return short(documents, lines, columns)
+
+
+def at_64_bits(**words: str) -> list[Line]:
+    """Rows of the runs of 64 bits, by their names."""
+    return [Line(told, "64bits", name) for name, told in words.items()]
 
 
 def short(documents: Sequence[Document], lines: Sequence[Line], columns: dict[str, str]) -> str:

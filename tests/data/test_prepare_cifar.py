@@ -149,7 +149,7 @@ def test_round_trip_is_exact(tmp_path, name, layout):
     assert os.listdir(tmp_path / "data") == [name]
 
 
-def test_a_sample_is_of_the_first_of_each_class(tmp_path):
+def test_a_sample_is_of_the_first_of_each_class(tmp_path, capsys):
     published = Published("cifar100", per_file=40)
     archive = write_tar(tmp_path / "some.tar.gz", published.binary())
     arguments = ["cifar100", "--archive", str(archive), "--data-dir", str(tmp_path), "--per-class", "2"]
@@ -161,6 +161,7 @@ def test_a_sample_is_of_the_first_of_each_class(tmp_path):
     assert found == first
     assert main(["prepare", *arguments]) == 0  # it is there already
     assert main(["prepare", *arguments[:-1], "-1"]) == 1
+    assert capsys.readouterr().err == "error: -1 pictures of each class: must be 0 (all) or more\n"
 
 
 def test_features_and_order_are_those_of_the_registered_set(tmp_path):
