@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 240  # seconds of a run; generous, as test machines are busy
 ENVIRONMENT = os.environ | {
     "JAX_PLATFORMS": "cpu",
-    # most of the time here goes into compiling
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",  # one device; see tests/conftest.py
     # shared with this process, as far as programs are the same
     "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

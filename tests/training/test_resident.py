@@ -25,6 +25,7 @@ def rows_of(name: str):
     return lambda rows: {key: value[rows] for key, value in whole.items()}
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("devices", [1, 8])
 def test_steps_are_the_same_bit_for_bit(name, devices):
