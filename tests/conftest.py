@@ -5,8 +5,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-# Most of the tests' time is XLA's compiler: without its optimiser and fusion emitters it takes a third of that. Both stay what
-# the environment says, if it does: JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS=--xla_cpu_use_fusion_emitters=true pytest
+# Most of the tests' time is XLA's compiler, which is much faster without its optimiser and fusion emitters. Both are what the
+# environment says, where it does: JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS=--xla_cpu_use_fusion_emitters=true pytest
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -40,7 +40,7 @@ def pytest_sessionfinish():
 
 @pytest.fixture
 def optimized():
-    """With XLA's optimiser: without it two programs of the same sums may round them differently, in the last bit."""
+    """With XLA's optimiser: without it two programs of the same operations may round them differently."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()  # of what was compiled otherwise

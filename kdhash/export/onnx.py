@@ -81,8 +81,8 @@ def open_onnx(facts: Facts) -> Encoders:
 
     def encoder(part: str) -> Callable[[np.ndarray], np.ndarray]:
         path = artefact(facts, FILES[part])
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return lambda batch: session.run([OUTPUT], {INPUTS[part]: batch})[0]
+        network = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return lambda batch: network.run([OUTPUT], {INPUTS[part]: batch})[0]
 
     texts = encoder("text") if FILES["text"] in facts.document["files"] else None
     return Encoders(encoder("image"), texts, padded=False)

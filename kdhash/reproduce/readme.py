@@ -39,29 +39,33 @@ def dmth(documents: Sequence[Document]) -> str:
 
 def brcd(documents: Sequence[Document]) -> str:
     lines = at_64_bits(
-        teacher="teacher, CIBHash on MobileNetV2",
-        none="student, CIBHash on MobileNetV1 0.25, alone",
-        kl="taught by KL of codes",
-        sp="taught by SP",
-        crd="taught by CRD",
-        brcd_published="taught by BRCD, as published",
-        brcd="taught by BRCD, corrected",
-        brcd_no_mask="taught by BRCD without bit masks",
+        {
+            "teacher": "teacher, CIBHash on MobileNetV2",
+            "none": "student, CIBHash on MobileNetV1 0.25, alone",
+            "kl": "taught by KL of codes",
+            "sp": "taught by SP",
+            "crd": "taught by CRD",
+            "brcd_published": "taught by BRCD, as published",
+            "brcd": "taught by BRCD, corrected",
+            "brcd_no_mask": "taught by BRCD without bit masks",
+        }
     )
     return short(documents, lines, {"symmetric": "map@1000", "asymmetric": "asymmetric map@1000"})
 
 
 def kdcmh(documents: Sequence[Document]) -> str:
     lines = at_64_bits(
-        teacher="teacher, on MobileNetV2 and 2,000 words",
-        kdcmh="KDCMH, student on MobileNetV1 0.25 and 1,000 words",
-        kdcmh_top_pairs="KDCMH, 2 million most similar pairs",
-        direct="the student on the fused similarity, no distillation",
-        djsrh="DJSRH",
-        jdsh="JDSH",
-        dsah="DSAH",
-        ucch="UCCH, contrastive",
-        **{"CCA-ITQ, student's features": "CCA-ITQ"},
+        {
+            "teacher": "teacher, on MobileNetV2 and 2,000 words",
+            "kdcmh": "KDCMH, student on MobileNetV1 0.25 and 1,000 words",
+            "kdcmh_top_pairs": "KDCMH, 2 million most similar pairs",
+            "direct": "the student on the fused similarity, no distillation",
+            "djsrh": "DJSRH",
+            "jdsh": "JDSH",
+            "dsah": "DSAH",
+            "ucch": "UCCH, contrastive",
+            "CCA-ITQ, student's features": "CCA-ITQ",
+        }
     )
     columns = {
         f"{arrow} {heading}": f"{way} {metric}"
@@ -71,8 +75,8 @@ def kdcmh(documents: Sequence[Document]) -> str:
     return short(documents, lines, columns)
 
 
-def at_64_bits(**words: str) -> list[Line]:
-    """Rows of the runs of 64 bits, by their names."""
+def at_64_bits(words: dict[str, str]) -> list[Line]:
+    """Rows of the runs of 64 bits; words: what the README calls each, by its name."""
     return [Line(told, "64bits", name) for name, told in words.items()]
 
 
