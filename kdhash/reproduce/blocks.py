@@ -19,13 +19,26 @@ from kdhash.reproduce.pooled import (
     singles,
     value_of,
 )
-from kdhash.reproduce.tables import NOT_RUN, NOTHING, Claim, Column, cell, claims, named, runs, scores
+from kdhash.reproduce.tables import (
+    NOT_RUN,
+    NOTHING,
+    Claim,
+    Column,
+    cell,
+    claims,
+    claims_by_group,
+    named,
+    runs,
+    scores,
+)
 
 PLAIN, FUSED = "student, no transfer", "student, taught by attention"
 DISTILLATION = ("feature", "kl", "rkd", "sp", "pkt", "crd")  # BRCD's rivals
 UNSUPERVISED = ("djsrh", "jdsh", "dsah", "ucch", "CCA-ITQ, teacher's features", "CCA-ITQ, student's features")
-
-
+WIDTHS = {f"{count} bits": f"{count}bits" for count in BITS}
+OPTIONS = {f"{count} clusters": f"clusters{count}" for count in (5, 10, 40, 80)}
+OPTIONS |= {f"alpha {share}": f"alpha{share}" for share in (0.5, 0.6, 0.7, 0.9)}
+OPTIONS |= {"GreedyHash": "greedyhash", "Bi-half": "bihalf"}
 PARETO = "![mAP@all against encode time and multiply-adds](figures/pareto.png)"
 DMTH = {
     "dmth-resnets": ("cifar10-2", "cifar10-1"),
@@ -45,6 +58,9 @@ def blocks(results: Path) -> dict[str, Callable[[], str]]:
         for prefix in prefixes:
             found[f"{table}/{prefix}"] = of(table, dmth, prefix, BITS if table != "dmth-mix" else (64,))
             found[f"{table}/{prefix}-claims"] = of(table, dmth_answers, f"{prefix}-64bits")
+            if table != "dmth-mix":
+                widths = {f"{count} bits": f"{prefix}-{count}bits" for count in BITS}
+                found[f"{table}/{prefix}-widths"] = of(table, claims_by_group, dmth_claims, widths)
     long = "cifar10-2-64bits-long"
     found["dmth-resnets/cifar10-2-long"] = of("dmth-resnets", dmth_long, long)
     found["dmth-resnets/cifar10-2-long-claims"] = of("dmth-resnets", dmth_answers, long, 5)
@@ -62,12 +78,15 @@ def blocks(results: Path) -> dict[str, Callable[[], str]]:
     found["brcd/ablation"] = of("brcd", brcd_ablation)
     found["brcd/bases"] = of("brcd", brcd_bases)
     found["brcd/margins"] = of("brcd", brcd_margins)
-    found["brcd/claims"] = of("brcd", claims, brcd_claims())
+    found["brcd/claims"] = of("brcd", claims, brcd_claims("64bits"))
+    found["brcd/widths"] = of("brcd", claims_by_group, brcd_claims, WIDTHS)
+    found["brcd/options"] = of("brcd", claims_by_group, brcd_claims, OPTIONS)
     for table in ("kdcmh-flickr8k", "kdcmh-wikipedia"):
         for cut in ("50", "all"):
             found[f"{table}/map@{cut}"] = of(table, kdcmh_bits, cut)
         found[f"{table}/recall"] = of(table, kdcmh_recall, "64bits" if table == "kdcmh-flickr8k" else "")
-        found[f"{table}/claims"] = of(table, claims, kdcmh_claims())
+        found[f"{table}/claims"] = of(table, claims, kdcmh_claims("64bits"))
+        found[f"{table}/widths"] = of(table, claims_by_group, kdcmh_claims, WIDTHS)
     found["robustness/queries"] = of("robustness", robustness.table)
     found["readme/dmth"] = lambda: readme.dmth(read_all(results, ("dmth-resnets", "beyond")))
     found["readme/brcd"] = of("brcd", readme.brcd)
@@ -253,7 +272,7 @@ def brcd_margins(documents: Sequence[Document]) -> str:
     return "\n".join(lines)
 
 
-def brcd_claims() -> list[Claim]:
+def brcd_claims(group: str) -> list[Claim]:
     asked = []
     for kind, metric in (("symmetric", "map@1000"), ("asymmetric", "asymmetric map@1000")):
         for text, other in (
@@ -265,7 +284,7 @@ def brcd_claims() -> list[Claim]:
             ("offset positives help", ("brcd_no_offset",)),
             ("a positive of the row too (alpha .8) above the anchor alone", ("brcd_alpha_1",)),
         ):
-            asked.append(Claim(f"{text}, {kind}", "64bits", named("brcd"), named(*other), metric))
+            asked.append(Claim(f"{text}, {kind}", group, named("brcd"), named(*other), metric))
     return asked
 
 
@@ -289,10 +308,10 @@ def kdcmh_recall(documents: Sequence[Document], costs: str) -> str:
     return scores(documents, columns, costs=costs, reference="teacher")
 
 
-def kdcmh_claims() -> list[Claim]:
+def kdcmh_claims(group: str) -> list[Claim]:
     student = named("kdcmh", "kdcmh_top_pairs")
     return [
-        Claim(f"{text}, {arrow} mAP@{cut}", "64bits", student, named(*others), f"{way} map@{cut}")
+        Claim(f"{text}, {arrow} mAP@{cut}", group, student, named(*others), f"{way} map@{cut}")
         for text, others in (
             ("the student learns more from the teacher's codes than from features", ("direct",)),
             ("KDCMH above the best other unsupervised method", UNSUPERVISED),

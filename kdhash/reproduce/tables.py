@@ -11,6 +11,7 @@ from kdhash.reproduce.pooled import Document, Row, Value, difference, of_group, 
 
 NOT_RUN = "not run"
 NOTHING = "*Not run yet.*"
+HOLDS = "**holds**"
 MARKER = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADINGS = {
     "teacher": "Teachers",
@@ -97,25 +98,51 @@ def claims(documents: Sequence[Document], asked: Sequence[Claim]) -> str:
         return NOTHING
     lines = ["| claim | measured | points | claimed | |", "|---|---|---:|---:|---|"]
     for claim in asked:
-        rows = pool(of_group(documents, claim.group))
-        ones, others = (
-            [row for row in pick(rows) if claim.metric in row.metrics] for pick in (claim.one, claim.other)
-        )
         wanted = f"> {claim.points:g}"
-        if not ones or not others:
+        pair = compared(documents, claim)
+        if not pair:
             lines.append(f"| {claim.text} | {NOT_RUN} | | {wanted} | |")
             continue
-        one = max(ones, key=lambda row: _mean(row, "validation"))
-        other = max(others, key=lambda row: _mean(row, claim.metric))
-        gain = difference(one, other, claim.metric)
-        measured = "; ".join(
-            f"{row.name} {_text(value_of(row.metrics[claim.metric]))}" for row in (one, other)
-        )
-        points = _text(Value(100 * gain.mean, 100 * gain.deviation, gain.seeds), "{:+.2f}", "{:.2f}")
+        gain = difference(*pair, claim.metric)
+        measured = "; ".join(f"{row.name} {_text(value_of(row.metrics[claim.metric]))}" for row in pair)
         lines.append(
-            f"| {claim.text} | {measured} | {points} | {wanted} | {verdict(gain, claim.points / 100)} |"
+            f"| {claim.text} | {measured} | {_points(gain)} | {wanted} | {verdict(gain, claim.points / 100)} |"
         )
     return "\n".join(lines)
+
+
+def claims_by_group(
+    documents: Sequence[Document], asked: Callable[[str], list[Claim]], groups: dict[str, str]
+) -> str:
+    """A line for each claim that `asked` makes of a group, a column for each of `groups` (heading: group): by how many points
+    one row is ahead of the other, in bold where that holds beyond the seeds' deviation. Claims that no group can answer are left
+    out."""
+    lines = ["| claim | " + " | ".join(groups) + " |", "|---|" + "---:|" * len(groups)]
+    for same in zip(*(asked(group) for group in groups.values()), strict=True):
+        pairs = [compared(documents, claim) for claim in same]
+        if not any(pairs):
+            continue
+        cells = []
+        for claim, pair in zip(same, pairs, strict=True):
+            gain = difference(*pair, claim.metric) if pair else None
+            holds = gain and verdict(gain, claim.points / 100) == HOLDS
+            told = _points(gain) if gain else NOT_RUN if not of_group(documents, claim.group) else "–"
+            cells.append(f"**{told}**" if holds else told)
+        wanted = f" (> {same[0].points:g})" if same[0].points else ""
+        lines.append(f"| {same[0].text}{wanted} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) if len(lines) > 2 else NOTHING
+
+
+def compared(documents: Sequence[Document], claim: Claim) -> tuple[Row, Row] | None:
+    """The two rows of the claim's group that it compares; None where one was not run."""
+    rows = pool(of_group(documents, claim.group))
+    ones, others = (
+        [row for row in pick(rows) if claim.metric in row.metrics] for pick in (claim.one, claim.other)
+    )
+    if not ones or not others:
+        return None
+    one = max(ones, key=lambda row: _mean(row, "validation"))
+    return one, max(others, key=lambda row: _mean(row, claim.metric))
 
 
 def verdict(gain: Value, wanted: float) -> str:
@@ -124,7 +151,7 @@ def verdict(gain: Value, wanted: float) -> str:
         return ("yes" if gain.mean > wanted else "no") + " (one seed)"
     if abs(gain.mean - wanted) <= gain.deviation:
         return "within the deviation"
-    return "**holds**" if gain.mean > wanted else "**does not hold**"
+    return HOLDS if gain.mean > wanted else "**does not hold**"
 
 
 def runs(table: str, documents: Sequence[Document]) -> str:
@@ -213,6 +240,11 @@ def cell(values: Sequence[float]) -> str:
 def _text(value: Value, form: str = "{:.4f}", spread: str = "{:.4f}") -> str:
     mean = form.format(value.mean)
     return f"{mean} ± {spread.format(value.deviation)}" if value.seeds > 1 else mean
+
+
+def _points(gain: Value) -> str:
+    """A difference in hundredths, with its sign."""
+    return _text(Value(100 * gain.mean, 100 * gain.deviation, gain.seeds), "{:+.2f}", "{:.2f}")
 
 
 def _mean(row: Row, metric: str) -> float:

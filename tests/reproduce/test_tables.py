@@ -11,7 +11,7 @@ from kdhash.reproduce.__main__ import PAGES, main, write_tables
 from kdhash.reproduce.blocks import blocks
 from kdhash.reproduce.pooled import Value, difference, pool
 from kdhash.reproduce.start import is_done
-from kdhash.reproduce.tables import MARKER, Column, fill, scores, verdict
+from kdhash.reproduce.tables import MARKER, Claim, Column, claims_by_group, fill, named, scores, verdict
 from tests.reproduce import made_up
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,6 +144,29 @@ def test_claims_of_the_paper_are_answered(tmp_path):
     assert "| `cifar10-2-64bits` | cifar10, cifar10-2 (`abababab`) | 10, 90, 80 | 64 | 0, 1, 2 | CPU (" in ran
     assert "| `cifar10-2-16bits` | not run |" in ran
     assert made["brcd/claims"]() == "*Not run yet.*"
+
+
+def test_claims_by_group_are_bold_where_they_hold_and_say_what_is_missing():
+    def asked(group):
+        return [
+            Claim("ahead", group, named("attention"), named("mean_mirrored"), "map@all"),
+            Claim("far ahead", group, named("attention"), named("mean_mirrored"), "map@all", 2.0),
+            Claim("of one group", group, named("attention"), named("extra"), "map@all"),
+            Claim("of none", group, named("attention"), named("nobody"), "map@all"),
+        ]
+
+    sixteen = [made_up.document(name=f"cifar10-2-16bits-seed{seed}") for seed in range(3)]
+    for document in sixteen:
+        document["rows"].append({**document["rows"][4], "name": "extra"})
+    groups = {f"{count} bits": f"cifar10-2-{count}bits" for count in (16, 64, 128)}
+    assert claims_by_group([*three(), *sixteen], asked, groups).splitlines() == [
+        "| claim | 16 bits | 64 bits | 128 bits |",
+        "|---|---:|---:|---:|",
+        "| ahead | **+1.00 ± 0.00** | **+1.00 ± 0.00** | not run |",
+        "| far ahead (> 2) | +1.00 ± 0.00 | +1.00 ± 0.00 | not run |",
+        "| of one group | +0.00 ± 0.00 | – | not run |",
+    ]
+    assert claims_by_group([], asked, groups) == "*Not run yet.*"
 
 
 def test_beyond_says_what_is_kept_and_what_it_costs(tmp_path):
