@@ -27,10 +27,12 @@ def hue_shift(image: RGBPicture, turn: float | Float[Array, ""]) -> RGBPicture:
     high, span = image.max(-1), image.max(-1) - image.min(-1)
     red, green, blue = jnp.moveaxis(image, -1, 0)
     divisor = jnp.where(span > 0, span, 1)
-    hue = jnp.where(  # in sixths of the circle: 0 is red, 2 green, 4 blue
-        high == red,
+    # In sixths of the circle: 0 is red, 2 green, 4 blue. Channels are compared with each other, not with `high`: a compiler may
+    # compute the picture twice and round it differently, and then no channel is its own maximum.
+    hue = jnp.where(
+        (red >= green) & (red >= blue),
         (green - blue) / divisor,
-        jnp.where(high == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+        jnp.where(green >= blue, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
     # sixths from the hue opposite to each channel's: `high` up to there and from 4 on, lowest at 1 to 3
     around = jnp.mod(hue[..., None] + 6 * turn + jnp.array([5, 3, 1], image.dtype), 6)

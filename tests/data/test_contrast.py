@@ -337,13 +337,11 @@ def test_the_same_keys_give_the_same_views_and_other_keys_others(batch):
     assert (np.abs(first - other).max((1, 2, 3)) > 1e-3).all()
 
 
-@pytest.mark.usefixtures("optimized")
 def test_the_batch_a_picture_is_in_does_not_matter(batch):
     pieces = map(VIEWS, jnp.split(keys(24), 3), np.split(batch, 3))
     np.testing.assert_allclose(np.concatenate(list(pieces)), VIEWS(keys(24), batch), atol=2e-6)
 
 
-@pytest.mark.usefixtures("optimized")
 def test_the_spread_over_devices_does_not_matter(batch):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))

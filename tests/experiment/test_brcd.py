@@ -196,7 +196,6 @@ def test_two_different_views_are_drawn_and_all_data_follow_them():
     assert len(seen) == 12
 
 
-@pytest.mark.usefixtures("optimized")
 def test_views_of_pictures_are_those_that_features_were_cached_of():
     pictures = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3), dtype=np.uint8)
     places = np.array([3, 0, 5, 1, 2, 4])
