@@ -15,13 +15,15 @@ Before any time is taken, a row's losses of two steps from the same weights, in 
 is PyTorch's time over kdhash's, the median over rounds in which sides take turns; above 1 kdhash is faster. `floor` is the time
 in which the device could do the step at its measured rates: 3 forward passes of FLOPs at the rate of matrix products, or 3 reads
 of what convolutions read and 11 of what they write (every kernel that must see a tensor moves it once) at the bandwidth of a
-copy, whichever is longer; `of_floor` is its share of kdhash's time.
+copy, whichever is longer; `of_floor` is its share of kdhash's time. `--trace` keeps what the device did in each of kdhash's rows:
+`kernels.py` reads it.
 """
 
 import argparse
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DMTH = {"quantization": 0.1, "balance": 0.1, "code": 2.0, "relation": 2.0}
 BRCD = 5.0
 APART = 0.02  # TF32 flips bits that are close to 0, and batch norm of few pictures enlarges every rounding
+TRACED = 10  # steps
 SGD = {"learning_rate": 1e-3, "weight_decay": 5e-4}
 
 
@@ -178,6 +181,7 @@ class Torch:
 
 def network_rows(args: argparse.Namespace, network: str, record: Record, rates: dict[str, float]) -> None:
     """Measures all losses and dtypes of a network: one backbone in PyTorch, so that it is compiled once a dtype and mode."""
+    import jax
     import torch
     import torch_twins
 
@@ -226,7 +230,8 @@ def network_rows(args: argparse.Namespace, network: str, record: Record, rates: 
             times = take_turns(sides[dtype], rounds=args.rounds, seconds=args.seconds)
             width = 2 if dtype == "bfloat16" else 4
             flop_ms = 3e3 * flops * args.pictures / rates[dtype]
-            byte_ms = 1e3 * (3 * read + 11 * written) * width * args.pictures / rates["bandwidth"]
+            element_ms = 1e3 * width * args.pictures / rates["bandwidth"]
+            byte_ms = (3 * read + 11 * written) * element_ms
             ms = times["kdhash"]["ms"]
             record.add(
                 network=network,
@@ -244,6 +249,7 @@ def network_rows(args: argparse.Namespace, network: str, record: Record, rates: 
                 },
                 flop_floor_ms=flop_ms,
                 byte_floor_ms=byte_ms,
+                convolutions_byte_floor_ms=3 * (read + written) * element_ms,
                 of_floor=max(flop_ms, byte_ms) / ms,
                 of_matmul=flop_ms / ms,
                 apart=apart,
@@ -251,6 +257,9 @@ def network_rows(args: argparse.Namespace, network: str, record: Record, rates: 
                 prepared_s=round(prepared, 1),
                 rounds={name: side["rounds"] for name, side in times.items()},
             )
+            if args.trace:
+                with jax.profiler.trace(str(args.trace / f"{network}-{loss}-{dtype}")):
+                    sides[dtype]["kdhash"](TRACED)
 
 
 def first_step(
@@ -276,6 +285,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each side in each round")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds after which no network is begun")
+    parser.add_argument(
+        "--trace", type=Path, metavar="FOLDER", help=f"trace {TRACED} steps of each row into it"
+    )
     device_options(parser)
     args = parser.parse_args()
     set_devices(args)
