@@ -145,7 +145,7 @@ def _dmth_mix(seeds: Sequence[int]) -> list[Planned]:
 
 
 def _dmth_beyond(seeds: Sequence[int]) -> list[Planned]:
-    """The variants that were tried with one seed, and the better one of each reading with all."""
+    """Taught in every step or from cached codes, without transfer, and half as large."""
     runs = []
     for name, fields in BEYOND.items():
         runs += _each_seed(name, "dmth_beyond", fields, seeds)
@@ -157,9 +157,7 @@ CACHED = {"student.online": False, "student.teacher": "attention", "student.sche
 BEYOND: dict[str, dict[str, Any]] = {
     "two_views": {},
     "two_views-cached": CACHED,
-    "two_views-wide": {"student.sizes.depth": 14, "student.sizes.width": 24},
     "two_views-plain": CACHED | {"student.rows": ("plain",)},
-    "one_view": {"student.sizes.depth": 14, "student.sizes.width": 17},
     "one_view-cached": CACHED | {"student.sizes.depth": 14, "student.sizes.width": 17},
 }
 
