@@ -171,6 +171,8 @@ def _brcd(seeds: Sequence[int]) -> list[Planned]:
     def ablation(group: str, fields: dict[str, Any], rows: tuple[str, ...] = few) -> Planned:
         return run(group, **{"student.rows": rows, "student.margins": ()} | fields)
 
+    # the first of the published program's three slips alone; the row brcd_published has all
+    zeros = {"student.forms.brcd.mask": "published"}
     return [
         run("64bits"),
         *(run(f"{bits}bits", bits=bits, **{"student.margins": ()}) for bits in BITS if bits != 64),
@@ -182,6 +184,7 @@ def _brcd(seeds: Sequence[int]) -> list[Planned]:
             )
             for alpha in (0.5, 0.6, 0.7, 0.9)
         ),
+        ablation("masks_published", zeros, ("none", "brcd")),
         *(
             ablation(
                 base, {"hasher.base": base}, ("none", "kl", "sp", "brcd_published", "brcd", "brcd_no_mask")

@@ -26,7 +26,7 @@ def dmth(documents: Sequence[Document]) -> str:
         Line("four ResNets, mean of picture and mirror image", RESNETS, "mean_mirrored"),
         Line("four ResNets, attention", RESNETS, "attention"),
         Line("student ResNet-8, ten epochs, no transfer", RESNETS, "student, no transfer"),
-        Line("the same, taught by the best single teacher", RESNETS, BY_SINGLE),
+        Line("the same, taught by the single teacher that validation prefers", RESNETS, BY_SINGLE),
         Line("the same, taught by attention", RESNETS, f"{TAUGHT}attention"),
         Line(
             "student ResNet-20 of width 20, 200 epochs, taught by attention (`configs/dmth_beyond.py`; run `two_views-cached`)",
