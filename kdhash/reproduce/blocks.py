@@ -239,7 +239,9 @@ def brcd_ablation(documents: Sequence[Document]) -> str:
     """Clusters and alpha, mAP@1000 at 64 bits."""
     if not documents:
         return NOTHING
-    groups = [run.group for run in TABLES["brcd"]((0,)) if run.group.startswith(("clusters", "alpha", "masks"))]
+    groups = [
+        run.group for run in TABLES["brcd"]((0,)) if run.group.startswith(("clusters", "alpha", "masks"))
+    ]
     lines = [
         "| run | clusters, first seed | teacher | none | brcd | brcd, asymmetric | brcd_no_mask |",
         "|---|---:|---:|---:|---:|---:|---:|",

@@ -81,14 +81,20 @@ def figure(points: Sequence[Point]) -> bytes:
             if dearer and dearer.costs[cost] < 1.02 * point.costs[cost]:
                 continue  # one name where several stand on one another
             left = point.costs[cost] > 0.4
+            # above the line where dearer rows stand right below it
+            crowded = any(
+                other.costs[cost] > point.costs[cost] and 0 < point.score - other.score < 0.03
+                for other in points
+            )
             axes.annotate(
                 point.name,
                 (point.costs[cost], point.score),
                 fontsize=7,
-                xytext=(-4 if left else 5, 5 if left else -9),
+                xytext=(-4 if left else 5, 5 if left else 18 if crowded else -9),
                 textcoords="offset points",
                 ha="right" if left else "left",
             )
+        axes.margins(y=0.1)
         axes.set(xscale="log", xlabel=label)
         axes.xaxis.set_major_locator(FixedLocator([0.02, 0.05, 0.1, 0.2, 0.5, 1]))
         axes.xaxis.set_major_formatter("{x:g}")
