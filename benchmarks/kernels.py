@@ -1,11 +1,11 @@
 """Where the device spends a step: the time of a trace by kind of kernel, of `training.py --trace` or of `--config.profile`.
 
     python benchmarks/training.py --dtypes bfloat16 --pictures 1024 --networks resnet20 --trace traces
-    python benchmarks/kernels.py traces/* --steps 10 --json kernels.json
+    python benchmarks/kernels.py traces/* --steps 10
 
 A row is one kind of kernel: how many a step, its milliseconds a step, its share of the time the device worked. 'idle' is the
 rest of the time from the first kernel to the last, in which none ran. Kinds go by kernels' names: cuDNN and cuBLAS name theirs
-by what they do, XLA its own by the operations that it fused. `--longest N` prints the N longest kernels as well. Of a CPU, whose
+by what they do, XLA its own by the operations that it fused. `--longest N` adds the N longest kernels. Of a CPU, whose
 threads work side by side, the kinds' times are thread time, and what is idle is not known.
 """
 
@@ -15,8 +15,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-from measure import Record
 
 # The first that is found in a name is its kind.
 KINDS = {
@@ -82,34 +80,27 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--steps", type=int, required=True, help="steps in each trace")
     parser.add_argument("--longest", type=int, default=0, metavar="N")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    record = Record(args.json)
+    print("| step | kernels | number | ms | share |\n|---|---|---:|---:|---:|")
     for folder in args.folders:
         events, accelerator = events_of(folder)
         spent: Counter[str] = Counter()
-        count: Counter[str] = Counter()
+        names: Counter[str] = Counter()
+        count = Counter(kind_of(event.name) for event in events)
         for event in events:
             spent[kind_of(event.name)] += event.end - event.start
-            count[kind_of(event.name)] += 1
+            names[event.name] += event.end - event.start
         ms = 1e-6 / args.steps
-        for kind in sorted(spent, key=lambda kind: -spent[kind]):
-            record.add(
-                trace=folder.name,
-                kind=kind,
-                kernels=round(count[kind] / args.steps, 1),
-                ms=spent[kind] * ms,
-                share=spent[kind] / sum(spent.values()),
+        for kind, time in spent.most_common():
+            share = time / spent.total()
+            print(
+                f"| {folder.name} | {kind} | {count[kind] / args.steps:.1f} | {time * ms:.3f} | {share:.1%} |"
             )
         if accelerator:
             idle = events[-1].end - events[0].start - covered(events)
-            record.add(trace=folder.name, kind="idle", ms=idle * ms)
-        if args.longest:
-            names: Counter[str] = Counter()
-            for event in events:
-                names[event.name] += event.end - event.start
-            for name, time in names.most_common(args.longest):
-                print(f"{time * ms:8.4f} ms  {name[:150]}")
+            print(f"| {folder.name} | idle | | {idle * ms:.3f} | |")
+        for name, time in names.most_common(args.longest):
+            print(f"| {folder.name} | `{name[:120]}` | | {time * ms:.3f} | |")
 
 
 if __name__ == "__main__":

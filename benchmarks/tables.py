@@ -54,13 +54,6 @@ COLUMNS: dict[str, dict[str, str]] = {
         "idle": "idle",
         "fetch_per_s": "input alone, pictures/s",
     },
-    "kernels": {
-        "trace": "step",
-        "kind": "kernels",
-        "kernels": "number",
-        "ms": "ms",
-        "share": "share",
-    },
     "convolutions": {
         "layer": "layer",
         "form": "form",

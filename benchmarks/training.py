@@ -230,8 +230,7 @@ def network_rows(args: argparse.Namespace, network: str, record: Record, rates: 
             times = take_turns(sides[dtype], rounds=args.rounds, seconds=args.seconds)
             width = 2 if dtype == "bfloat16" else 4
             flop_ms = 3e3 * flops * args.pictures / rates[dtype]
-            element_ms = 1e3 * width * args.pictures / rates["bandwidth"]
-            byte_ms = (3 * read + 11 * written) * element_ms
+            byte_ms = 1e3 * (3 * read + 11 * written) * width * args.pictures / rates["bandwidth"]
             ms = times["kdhash"]["ms"]
             record.add(
                 network=network,
@@ -249,7 +248,6 @@ def network_rows(args: argparse.Namespace, network: str, record: Record, rates: 
                 },
                 flop_floor_ms=flop_ms,
                 byte_floor_ms=byte_ms,
-                convolutions_byte_floor_ms=3 * (read + written) * element_ms,
                 of_floor=max(flop_ms, byte_ms) / ms,
                 of_matmul=flop_ms / ms,
                 apart=apart,

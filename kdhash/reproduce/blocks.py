@@ -11,6 +11,8 @@ from kdhash.reproduce import pareto, readme, robustness
 from kdhash.reproduce.plan import BITS, TABLES
 from kdhash.reproduce.pooled import (
     BY_SINGLE,
+    FUSED,
+    PLAIN,
     Document,
     of_group,
     pool,
@@ -32,13 +34,9 @@ from kdhash.reproduce.tables import (
     scores,
 )
 
-PLAIN, FUSED = "student, no transfer", "student, taught by attention"
 DISTILLATION = ("feature", "kl", "rkd", "sp", "pkt", "crd")  # BRCD's rivals
 UNSUPERVISED = ("djsrh", "jdsh", "dsah", "ucch", "CCA-ITQ, teacher's features", "CCA-ITQ, student's features")
-WIDTHS = {f"{count} bits": f"{count}bits" for count in BITS}
-OPTIONS = {f"{count} clusters": f"clusters{count}" for count in (5, 10, 40, 80)}
-OPTIONS |= {f"alpha {share}": f"alpha{share}" for share in (0.5, 0.6, 0.7, 0.9)}
-OPTIONS |= {"GreedyHash": "greedyhash", "Bi-half": "bihalf"}
+BASES = {"CIBHash": "64bits", "GreedyHash": "greedyhash", "Bi-half": "bihalf"}
 PARETO = "![mAP@all against encode time and multiply-adds](figures/pareto.png)"
 DMTH = {
     "dmth-resnets": ("cifar10-2", "cifar10-1"),
@@ -59,8 +57,8 @@ def blocks(results: Path) -> dict[str, Callable[[], str]]:
             found[f"{table}/{prefix}"] = of(table, dmth, prefix, BITS if table != "dmth-mix" else (64,))
             found[f"{table}/{prefix}-claims"] = of(table, dmth_answers, f"{prefix}-64bits")
             if table != "dmth-mix":
-                widths = {f"{count} bits": f"{prefix}-{count}bits" for count in BITS}
-                found[f"{table}/{prefix}-widths"] = of(table, claims_by_group, dmth_claims, widths)
+                groups = widths(f"{prefix}-")
+                found[f"{table}/{prefix}-widths"] = of(table, claims_by_group, dmth_claims, groups)
     long = "cifar10-2-64bits-long"
     found["dmth-resnets/cifar10-2-long"] = of("dmth-resnets", dmth_long, long)
     found["dmth-resnets/cifar10-2-long-claims"] = of("dmth-resnets", dmth_answers, long, 5)
@@ -79,19 +77,26 @@ def blocks(results: Path) -> dict[str, Callable[[], str]]:
     found["brcd/bases"] = of("brcd", brcd_bases)
     found["brcd/margins"] = of("brcd", brcd_margins)
     found["brcd/claims"] = of("brcd", claims, brcd_claims("64bits"))
-    found["brcd/widths"] = of("brcd", claims_by_group, brcd_claims, WIDTHS)
-    found["brcd/options"] = of("brcd", claims_by_group, brcd_claims, OPTIONS)
+    found["brcd/widths"] = of("brcd", claims_by_group, brcd_claims, widths())
+    options = {group: group for group in [*brcd_ablations(), *BASES.values()] if group != "64bits"}
+    found["brcd/options"] = of("brcd", claims_by_group, brcd_claims, options)
     for table in ("kdcmh-flickr8k", "kdcmh-wikipedia"):
         for cut in ("50", "all"):
             found[f"{table}/map@{cut}"] = of(table, kdcmh_bits, cut)
         found[f"{table}/recall"] = of(table, kdcmh_recall, "64bits" if table == "kdcmh-flickr8k" else "")
         found[f"{table}/claims"] = of(table, claims, kdcmh_claims("64bits"))
-        found[f"{table}/widths"] = of(table, claims_by_group, kdcmh_claims, WIDTHS)
+        found[f"{table}/widths"] = of(table, claims_by_group, kdcmh_claims, widths())
     found["robustness/queries"] = of("robustness", robustness.table)
+    found["robustness/kept"] = of("robustness", robustness.kept)
     found["readme/dmth"] = lambda: readme.dmth(read_all(results, ("dmth-resnets", "beyond")))
     found["readme/brcd"] = of("brcd", readme.brcd)
     found["readme/kdcmh"] = of("kdcmh-flickr8k", readme.kdcmh)
     return found
+
+
+def widths(prefix: str = "") -> dict[str, str]:
+    """The groups of all widths, by their headings."""
+    return {f"{count} bits": f"{prefix}{count}bits" for count in BITS}
 
 
 def dmth(documents: Sequence[Document], prefix: str, bits: Sequence[int]) -> str:
@@ -229,25 +234,27 @@ def brcd_in_full(documents: Sequence[Document]) -> str:
 def brcd_bases(documents: Sequence[Document]) -> str:
     """mAP@1000 at 64 bits, by base hasher."""
     columns = []
-    for words, group in (("CIBHash", "64bits"), ("GreedyHash", "greedyhash"), ("Bi-half", "bihalf")):
+    for words, group in BASES.items():
         columns.append(Column(words, group, "map@1000"))
         columns.append(Column("asymmetric", group, "asymmetric map@1000"))
     return scores(documents, columns, groups=("teacher", "student"))
 
 
+def brcd_ablations() -> list[str]:
+    """The groups that change one option."""
+    return [run.group for run in TABLES["brcd"]((0,)) if run.group.startswith(("clusters", "alpha", "masks"))]
+
+
 def brcd_ablation(documents: Sequence[Document]) -> str:
-    """Clusters and alpha, mAP@1000 at 64 bits."""
+    """Clusters, alpha and the rule of masks, mAP@1000 at 64 bits."""
     if not documents:
         return NOTHING
-    groups = [
-        run.group for run in TABLES["brcd"]((0,)) if run.group.startswith(("clusters", "alpha", "masks"))
-    ]
     lines = [
         "| run | clusters, first seed | teacher | none | brcd | brcd, asymmetric | brcd_no_mask |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     shown = [("teacher", ""), ("none", ""), ("brcd", ""), ("brcd", "asymmetric "), ("brcd_no_mask", "")]
-    for group in ["64bits", *groups]:
+    for group in ["64bits", *brcd_ablations()]:
         rows = pool(of_group(documents, group))
         if not rows:
             lines.append(f"| `{group}` | {NOT_RUN} |" + " |" * len(shown))

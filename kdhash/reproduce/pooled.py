@@ -13,6 +13,7 @@ Document = dict[str, Any]  # what condense.py keeps of a run
 
 COSTS = ("encode_ms", "parameters", "multiply_adds")
 TAUGHT, BY_SINGLE = "student, taught by ", "student, taught by the best single"
+PLAIN, FUSED = "student, no transfer", "student, taught by attention"
 
 
 class Row(NamedTuple):

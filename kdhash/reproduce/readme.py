@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdhash.reproduce.pooled import BY_SINGLE, TAUGHT, Document, of_group, pool
+from kdhash.reproduce.pooled import BY_SINGLE, FUSED, PLAIN, Document, of_group, pool
 from kdhash.reproduce.tables import NOT_RUN, NOTHING, cell
 
 RESNETS = "cifar10-2-64bits"
@@ -25,13 +25,13 @@ def dmth(documents: Sequence[Document]) -> str:
         Line("ResNet-56, the best single teacher", RESNETS, "resnet56"),
         Line("four ResNets, mean of picture and mirror image", RESNETS, "mean_mirrored"),
         Line("four ResNets, attention", RESNETS, "attention"),
-        Line("student ResNet-8, ten epochs, no transfer", RESNETS, "student, no transfer"),
+        Line("student ResNet-8, ten epochs, no transfer", RESNETS, PLAIN),
         Line("the same, taught by the single teacher that validation prefers", RESNETS, BY_SINGLE),
-        Line("the same, taught by attention", RESNETS, f"{TAUGHT}attention"),
+        Line("the same, taught by attention", RESNETS, FUSED),
         Line(
             "student ResNet-20 of width 20, 200 epochs, taught by attention (`configs/dmth_beyond.py`; run `two_views-cached`)",
             "two_views-cached",
-            f"{TAUGHT}attention",
+            FUSED,
         ),
     ]
     return short(documents, lines, {"mAP@all": "map@all", "precision within two bits": "precision_radius2"})

@@ -220,6 +220,25 @@ def test_spoilt_queries_are_told_as_points_lost():
     assert lines[2:] == ["| clean | 0.8000 ± 0.0000 |", "| jpeg 50 | -9.0 ± 1.4 |"]
 
 
+def test_what_spoilt_queries_leave_is_a_share_and_a_lead():
+    def measured(seed, taught):
+        scores = {"student, no transfer": (0.5, 0.4), "student, taught by attention": (0.8, taught)}
+        rows = [
+            {
+                "group": "student",
+                "name": name,
+                "seeds": [seed],
+                "metrics": {"clean": [clean], "blur 1": [blur]},
+            }
+            for name, (clean, blur) in scores.items()
+        ]
+        return {"group": "x", "best_single": "net", "rows": rows}
+
+    lines = robustness.kept([measured(0, 0.4), measured(1, 0.48)]).splitlines()
+    assert lines[2:] == ["| clean | 100 % | 100 % | +30.0 ± 0.0 |", "| blur 1 | 80 % | 55 % | +4.0 ± 5.7 |"]
+    assert robustness.kept([]) == "*Not run yet.*"
+
+
 def test_students_of_the_best_single_teacher_are_one_row_whichever_it_is():
     first, second = (made_up.document(name=f"cifar10-2-64bits-seed{seed}") for seed in (0, 1))
     for document, name in ((first, "small"), (second, "large")):

@@ -58,7 +58,7 @@ class ClickHouseEngine(TableEngine):
                     password=unquote(parts.password or os.environ.get(PASSWORD, "")),
                     database=unquote(parts.path.strip("/")) or "default",
                     interface=SCHEMES[parts.scheme],
-                    autogenerate_session_id=False,  # a session would let one thread search at a time
+                    autogenerate_session_id=False,  # or only one thread could search at a time
                 )
             else:
                 self._client = clickhouse_connect.get_client(interface="chdb", path=str(_folder(Path(at))))
