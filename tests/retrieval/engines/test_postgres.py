@@ -80,8 +80,8 @@ def test_a_table_that_is_there_or_is_not(postgres):
     engine.add([1], ONE_BIT[:1])
     with pytest.raises(ValueError, match=f"the table '{engine.table}' is there already"):
         make_engine("postgres", 64, at=engine.at, table=engine.table)
-    with pytest.raises(ValueError, match="there is no table 'photos' in"):
-        connect_engine("postgres", engine.at, "photos")
+    with pytest.raises(ValueError, match="there is no table 'nowhere' in"):
+        connect_engine("postgres", engine.at, "nowhere")
     engine._connection.execute("CREATE TABLE other (x int)")
     with pytest.raises(ValueError, match="the table 'other' in .* is none of kdhash's"):
         connect_engine("postgres", engine.at, "other")
