@@ -11,9 +11,6 @@ the way from and to NumPy arrays. Clustered codes: 1,000 random ones, an eighth 
 """
 
 import argparse
-import json
-import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -24,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from measure import Record
 
 from kdhash.retrieval.engines import make_engine
 from kdhash.retrieval.hamming import threads
@@ -158,19 +156,6 @@ def set_threads(number: int | None) -> None:
         numba.set_num_threads(number)
 
 
-def machine(engines: list[str]) -> dict[str, Any]:
-    model = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), model)
-    facts: dict[str, Any] = {"processor": model, "cores": os.cpu_count(), "threads": threads()}
-    if "accelerator" in engines:
-        import jax
-
-        facts["devices"] = [device.device_kind for device in jax.local_devices()]
-    return facts
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -196,32 +181,15 @@ def main() -> None:
     args = parser.parse_args()
     set_threads(args.threads)
 
-    facts = machine(args.engines)
-    print(
-        f"{args.n:,} {args.data} codes of {args.bits} bits, {args.queries:,} queries, k = {args.k}; {facts}\n",
-        flush=True,
-    )
+    sizes = {name: getattr(args, name) for name in ("n", "data", "bits", "queries", "k")}
+    record = Record(args.json, **sizes, threads=threads())
     codes = make_codes(args.n, args.bits, args.data == "clustered", 0)
     queries = make_codes(args.queries, args.bits, args.data == "clustered", 1)
     exact = make_engine("exact", args.bits)
     exact.add(np.arange(args.n), codes)
     exact.search(queries[:64], args.k)  # compiled before anything is timed
-    print("| engine | load s | first s | one query ms | queries/s | of exact | recall | same distances |")
-    print("|---|---:|---:|---:|---:|---:|---:|---|")
-    rows = []
     for label, name, options in wanted(args):
-        row = measure(label, name, options, codes, queries, exact, args)
-        rows.append(row)
-        print(
-            f"| {row.engine} | {row.load:.2f} | {row.first:.2f} | {row.one:.2f} | {row.many:,.0f} | {row.of_exact:.2f} | "
-            f"{row.recall:.4f} | {'yes' if row.same else 'no'} |",
-            flush=True,
-        )
-    if args.json:
-        document = {"machine": facts, **{k: v for k, v in vars(args).items() if k != "json"}}
-        args.json.write_text(
-            json.dumps({**document, "rows": [row._asdict() for row in rows]}, indent=1, default=str) + "\n"
-        )
+        record.add(**measure(label, name, options, codes, queries, exact, args)._asdict())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # The first that is found in a name is its kind.
 KINDS = {
@@ -26,6 +26,7 @@ KINDS = {
     "reductions": r"reduce",
     "element by element": r"fusion|wrapped|loop_|multiply|add|select|broadcast|convert|subtract|compare",
 }
+FORMS = {"number": "{:.1f}", "share": "{:.1%}"}
 
 
 class Event(NamedTuple):
@@ -73,6 +74,41 @@ def covered(events: Iterable[Event]) -> float:
     return total
 
 
+def kinds(folder: Path, steps: int) -> list[dict[str, Any]]:
+    """Of a trace of so many steps: kind, number and ms a step, share; the largest first. Raises as `events_of`."""
+    events, accelerator = events_of(folder)
+    count = Counter(kind_of(event.name) for event in events)
+    spent: Counter[str] = Counter()
+    for event in events:
+        spent[kind_of(event.name)] += event.end - event.start
+    rows: list[dict[str, Any]] = [
+        {
+            "kind": kind,
+            "number": count[kind] / steps,
+            "ms": 1e-6 * time / steps,
+            "share": time / spent.total(),
+        }
+        for kind, time in spent.most_common()
+    ]
+    if accelerator:
+        idle = events[-1].end - events[0].start - covered(events)
+        rows.append({"kind": "idle", "ms": 1e-6 * idle / steps})
+    return rows
+
+
+def longest(folder: Path, steps: int, most: int) -> list[dict[str, Any]]:
+    """The kernels by name that took longest: kind (the name), number and ms a step."""
+    events, _ = events_of(folder)
+    count = Counter(event.name for event in events)
+    spent: Counter[str] = Counter()
+    for event in events:
+        spent[event.name] += event.end - event.start
+    return [
+        {"kind": f"`{name[:120]}`", "number": count[name] / steps, "ms": 1e-6 * time / steps}
+        for name, time in spent.most_common(most)
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -83,24 +119,9 @@ def main() -> None:
     args = parser.parse_args()
     print("| step | kernels | number | ms | share |\n|---|---|---:|---:|---:|")
     for folder in args.folders:
-        events, accelerator = events_of(folder)
-        spent: Counter[str] = Counter()
-        names: Counter[str] = Counter()
-        count = Counter(kind_of(event.name) for event in events)
-        for event in events:
-            spent[kind_of(event.name)] += event.end - event.start
-            names[event.name] += event.end - event.start
-        ms = 1e-6 / args.steps
-        for kind, time in spent.most_common():
-            share = time / spent.total()
-            print(
-                f"| {folder.name} | {kind} | {count[kind] / args.steps:.1f} | {time * ms:.3f} | {share:.1%} |"
-            )
-        if accelerator:
-            idle = events[-1].end - events[0].start - covered(events)
-            print(f"| {folder.name} | idle | | {idle * ms:.3f} | |")
-        for name, time in names.most_common(args.longest):
-            print(f"| {folder.name} | `{name[:120]}` | | {time * ms:.3f} | |")
+        for row in [*kinds(folder, args.steps), *longest(folder, args.steps, args.longest)]:
+            number, share = (form.format(row[key]) if key in row else "" for key, form in FORMS.items())
+            print(f"| {folder.name} | {row['kind']} | {number} | {row['ms']:.3f} | {share} |")
 
 
 if __name__ == "__main__":

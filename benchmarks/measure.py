@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -32,27 +33,23 @@ def set_devices(args: argparse.Namespace) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Where, with what and under which load the numbers were measured."""
+    """Where, with what and under which load the numbers were measured. Of the command not where results go."""
     import jax
-    import torch
 
     model = ""
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
-    backend = jax.default_backend()
+    backend, torch = jax.default_backend(), sys.modules.get("torch")
     return {
         "device": jax.devices()[0].device_kind if backend != "cpu" else model,
         "backend": backend,
         "devices": jax.device_count(),
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 1),
-        "command": " ".join(["python", *sys.argv]),
-        "versions": {
-            "python": platform.python_version(),
-            "jax": jax.__version__,
-            "torch": torch.__version__,
-        },
+        "command": re.sub(r" --(json|trace)[ =]\S+", "", " ".join(["python", *sys.argv])),
+        "versions": {"python": platform.python_version(), "jax": jax.__version__}
+        | ({"torch": torch.__version__} if torch else {}),
     }
 
 
@@ -66,10 +63,18 @@ class Record:
 
     def add(self, **row: Any) -> None:
         self.content["rows"].append(row)
+        self._say(row)
+
+    def amend(self, **more: Any) -> None:
+        """What takes longer to know of the last row."""
+        self.content["rows"][-1] |= more
+        self._say(more)
+
+    def _say(self, values: dict[str, Any]) -> None:
         print(
             "  ".join(
                 f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-                for key, value in row.items()
+                for key, value in values.items()
             ),
             flush=True,
         )

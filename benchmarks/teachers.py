@@ -7,12 +7,15 @@ Needs the extra 'oracle' (PyTorch, timm). timm makes each network with random we
 the outputs of both are compared first (`apart`, of the largest logit). Both sides take normalised pictures that lie on the
 device already, use the same cores, and take turns, so that a busy machine slows both. kdhash divides a batch over all devices;
 on a CPU `--host-devices` splits it in so many. PyTorch runs in `--dtype` throughout, channels-last. `of_matmul`: the rate of
-the network's multiply-adds (twice as many FLOPs) over that of a matrix product measured in the same run.
+the network's multiply-adds (twice as many FLOPs) over that of a matrix product measured in the same run. `--attention xla cudnn`
+gives transformers a second row, with cuDNN's fused attention, which JAX takes on a GPU if told to and kdhash does not ask for.
 """
 
 import argparse
 import os
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from measure import Record, Side, ceilings, device_options, ratio, set_devices, take_turns
@@ -62,8 +65,10 @@ def torch_side(net: Any, pictures: np.ndarray, dtype: str, mode: str) -> tuple[S
     return run, logits
 
 
-def jax_side(name: str, state: dict[str, np.ndarray], pictures: np.ndarray, dtype: str) -> tuple[Side, Any]:
-    """The same network by kdhash, over all devices."""
+def jax_side(
+    name: str, state: dict[str, np.ndarray], pictures: np.ndarray, dtype: str, attention: str
+) -> tuple[Side, Any]:
+    """The same network by kdhash, over all devices; compiled."""
     import jax
     import jax.numpy as jnp
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -83,7 +88,13 @@ def jax_side(name: str, state: dict[str, np.ndarray], pictures: np.ndarray, dtyp
     mesh = Mesh(np.array(jax.devices()), ("data",))
     variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
     inputs = jax.device_put(pictures, NamedSharding(mesh, PartitionSpec("data")))
-    forward = jax.jit(lambda variables, inputs: net.apply(variables, inputs)["logits"])
+    attend = partial(jax.nn.dot_product_attention, implementation=attention)
+    with mock.patch("jax.nn.dot_product_attention", attend):
+        forward = (
+            jax.jit(lambda variables, inputs: net.apply(variables, inputs)["logits"])
+            .lower(variables, inputs)
+            .compile()
+        )
 
     def run(calls: int) -> None:
         for _ in range(calls):
@@ -100,6 +111,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["eager", "compile"])
+    parser.add_argument("--attention", nargs="+", choices=("xla", "cudnn"), default=["xla"])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, default=224, help="pixels a side")
     parser.add_argument("--rounds", type=int, default=5)
@@ -117,26 +129,37 @@ def main() -> None:
     for name in args.networks:
         net = torch_network(name)
         state = {key: tensor.numpy().copy() for key, tensor in net.state_dict().items()}
-        ours, logits = jax_side(name, state, pictures, args.dtype)
-        sides, outputs = {"kdhash": ours}, logits()
+        sides: dict[str, Side] = {}
         for mode in args.modes:
             sides[mode], logits = torch_side(net, pictures, args.dtype, mode)
             expected = logits()  # compiles
-        times = take_turns(sides, rounds=args.rounds, seconds=args.seconds)
-        ms = times["kdhash"]["ms"]
         flops = 2e9 * NETWORKS[name] * args.batch * (args.size / 224) ** 2
-        record.add(
-            network=name,
-            dtype=args.dtype,
-            pictures=args.batch,
-            kdhash_ms=ms,
-            kdhash_per_s=1e3 * args.batch / ms,
-            **{f"{mode}_ms": times[mode]["ms"] for mode in args.modes},
-            **{f"ratio_{mode}": ratio(times, mode, "kdhash") for mode in args.modes},
-            of_matmul=1e3 * flops / ms / rates[args.dtype],
-            apart=float(np.abs(outputs - expected).max() / np.abs(expected).max()),
-            rounds={side: turns["rounds"] for side, turns in times.items()},
-        )
+        transformer = name.startswith("vit")
+        for attention in args.attention if transformer else ["xla"]:
+            row = {"network": name, "dtype": args.dtype, "pictures": args.batch}
+            row |= {"attention": attention} if transformer else {}
+            try:
+                ours, logits = jax_side(name, state, pictures, args.dtype, attention)
+                outputs = logits()
+            except (
+                Exception
+            ) as error:  # cuDNN's is there for some sizes and GPUs only; the other rows are still wanted
+                record.add(
+                    **row, failed=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
+                )
+                continue
+            times = take_turns({"kdhash": ours, **sides}, rounds=args.rounds, seconds=args.seconds)
+            ms = times["kdhash"]["ms"]
+            record.add(
+                **row,
+                kdhash_ms=ms,
+                kdhash_per_s=1e3 * args.batch / ms,
+                **{f"{mode}_ms": times[mode]["ms"] for mode in args.modes},
+                **{f"ratio_{mode}": ratio(times, mode, "kdhash") for mode in args.modes},
+                of_matmul=1e3 * flops / ms / rates[args.dtype],
+                apart=float(np.abs(outputs - expected).max() / np.abs(expected).max()),
+                rounds={side: turns["rounds"] for side, turns in times.items()},
+            )
 
 
 if __name__ == "__main__":

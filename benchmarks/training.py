@@ -15,8 +15,8 @@ Before any time is taken, a row's losses of two steps from the same weights, in 
 is PyTorch's time over kdhash's, the median over rounds in which sides take turns; above 1 kdhash is faster. `floor` is the time
 in which the device could do the step at its measured rates: 3 forward passes of FLOPs at the rate of matrix products, or 3 reads
 of what convolutions read and 11 of what they write (every kernel that must see a tensor moves it once) at the bandwidth of a
-copy, whichever is longer; `of_floor` is its share of kdhash's time. `--trace` keeps what the device did in each of kdhash's rows:
-`kernels.py` reads it.
+copy, whichever is longer; `of_floor` is its share of kdhash's time. `--trace` keeps what the device did in each of kdhash's rows,
+and adds to the row on which kinds of kernels its time went, as `kernels.py` tells them.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kernels import kinds, longest
 from measure import Record, Side, ceilings, device_options, ratio, set_devices, take_turns
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -256,8 +257,10 @@ def network_rows(args: argparse.Namespace, network: str, record: Record, rates: 
                 rounds={name: side["rounds"] for name, side in times.items()},
             )
             if args.trace:
-                with jax.profiler.trace(str(args.trace / f"{network}-{loss}-{dtype}")):
+                folder = args.trace / f"{network}-{loss}-{dtype}"
+                with jax.profiler.trace(str(folder)):
                     sides[dtype]["kdhash"](TRACED)
+                record.amend(kernels=kinds(folder, TRACED), longest=longest(folder, TRACED, 20))
 
 
 def first_step(

@@ -1,4 +1,4 @@
-"""What stands between the markers of docs/results.md and of the README, by name."""
+"""What stands between the markers of docs/results.md, docs/performance.md and of the README, by name."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdhash.reproduce import pareto, readme, robustness
+from kdhash.reproduce import pareto, performance, readme, robustness
 from kdhash.reproduce.plan import BITS, TABLES
 from kdhash.reproduce.pooled import (
     BY_SINGLE,
@@ -91,7 +91,7 @@ def blocks(results: Path) -> dict[str, Callable[[], str]]:
     found["readme/dmth"] = lambda: readme.dmth(read_all(results, ("dmth-resnets", "beyond")))
     found["readme/brcd"] = of("brcd", readme.brcd)
     found["readme/kdcmh"] = of("kdcmh-flickr8k", readme.kdcmh)
-    return found
+    return found | performance.blocks(results)
 
 
 def widths(prefix: str = "") -> dict[str, str]:

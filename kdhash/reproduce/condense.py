@@ -100,10 +100,15 @@ def write(path: Path, document: dict[str, Any]) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     """What `write` wrote, or a report's results.json. Raises ValueError naming a damaged file."""
+    return read_json(path, {"command", "rows"}, "run its table again")
+
+
+def read_json(path: Path, needed: set[str], remedy: str) -> dict[str, Any]:
+    """A file with the keys `needed`. Raises ValueError that names a damaged one and says what to do."""
     try:
         found = json.loads(path.read_text())
-        if not isinstance(found, dict) or not {"command", "rows"} <= found.keys():
-            raise ValueError("no command and rows in it")
+        if not isinstance(found, dict) or not needed <= found.keys():
+            raise ValueError(f"no {' and '.join(sorted(needed))} in it")
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and run its table again") from None
+        raise ValueError(f"{path} is damaged ({error}); delete it and {remedy}") from None
     return found
