@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from measure import Record, Side, ceilings, device_options, ratio, set_devices, take_turns
+from measure import Record, Side, ceilings, device_options, first_line, ratio, set_devices, take_turns
 
 BITS, CLASSES, CLUSTERS = 64, 100, 20
 
@@ -149,6 +149,8 @@ def their_side(
     def value(codes: dict[str, Any]) -> Any:
         return theirs(data | codes, torch_twins)
 
+    if mode == "compile":
+        torch.compiler.reset()  # all are `value` to it, and after eight forms of one function it compiles no more
     call = torch.compile(value, dynamic=False) if mode == "compile" else value
 
     def run(calls: int) -> None:
@@ -233,8 +235,7 @@ def main() -> None:
             try:
                 record.add(**row, **measure(name, loss, gradient, raw, args, rates))
             except Exception as error:  # such as too little memory: the other rows are still wanted
-                reason = (str(error).splitlines() or [""])[0][:100]
-                record.add(**row, failed=f"{type(error).__name__}: {reason}")
+                record.add(**row, failed=first_line(error))
 
 
 if __name__ == "__main__":

@@ -43,14 +43,26 @@ def machine() -> dict[str, Any]:
     backend, torch = jax.default_backend(), sys.modules.get("torch")
     return {
         "device": jax.devices()[0].device_kind if backend != "cpu" else model,
+        "processor": model,
         "backend": backend,
         "devices": jax.device_count(),
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 1),
-        "command": re.sub(r" --(json|trace)[ =]\S+", "", " ".join(["python", *sys.argv])),
+        "command": command(sys.argv),
         "versions": {"python": platform.python_version(), "jax": jax.__version__}
         | ({"torch": torch.__version__} if torch else {}),
     }
+
+
+def command(argv: list[str]) -> str:
+    """As it is typed in the repository's root, without where results go."""
+    options = re.sub(r" --(json|trace)[ =]\S+", "", " ".join(["", *argv[1:]]))
+    return f"python benchmarks/{Path(argv[0]).name}{options}"
+
+
+def first_line(error: BaseException) -> str:
+    """What a row says that failed."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
 
 
 class Record:

@@ -150,9 +150,9 @@ def main() -> None:
     args = parser.parse_args()
     set_devices(args)
     record = Record(args.json)
-    jpeg_row(record, args.files)
     for pictures in args.pictures:
         student_rows(args, pictures, record)
+    jpeg_row(record, args.files)
 
 
 if __name__ == "__main__":

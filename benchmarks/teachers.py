@@ -3,8 +3,8 @@
     python benchmarks/teachers.py --modes eager                         # ResNet-50 and ViT-B/16, float32, 224 pixels
     python benchmarks/teachers.py --dtype bfloat16 --batch 256 --json teachers_gpu.json     # on an accelerator
 
-Needs the extra 'oracle' (PyTorch, timm). timm makes each network with random weights; kdhash reads its state dict, and
-the outputs of both are compared first (`apart`, of the largest logit). Both sides take normalised pictures that lie on the
+Needs the extra 'oracle' (PyTorch, timm). timm makes each network with random weights; kdhash reads its state dict. A row whose
+logits are further apart than a tenth of the largest one (`apart`) fails. Both sides take normalised pictures that lie on the
 device already, use the same cores, and take turns, so that a busy machine slows both. kdhash divides a batch over all devices;
 on a CPU `--host-devices` splits it in so many. PyTorch runs in `--dtype` throughout, channels-last. `of_matmul`: the rate of
 the network's multiply-adds (twice as many FLOPs) over that of a matrix product measured in the same run. `--attention xla cudnn`
@@ -18,11 +18,12 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from measure import Record, Side, ceilings, device_options, ratio, set_devices, take_turns
+from measure import Record, Side, ceilings, device_options, first_line, ratio, set_devices, take_turns
 
 NETWORKS = {"resnet50": 4.1, "vit_base_patch16_224": 17.6}  # GMAC of a picture of 224 pixels
 MODES = {"eager": None, "compile": "default", "autotune": "max-autotune"}
 OPERATORS: list[Any] = []
+APART = 0.1  # of the largest logit, which bfloat16 moves by a hundredth or two
 
 
 def torch_network(name: str) -> Any:
@@ -104,6 +105,55 @@ def jax_side(
     return run, lambda: np.asarray(forward(variables, inputs))
 
 
+def torch_sides(
+    net: Any, pictures: np.ndarray, args: argparse.Namespace
+) -> tuple[dict[str, Side], Any, dict[str, str]]:
+    """PyTorch's sides by mode, compiled; their logits; and of modes that failed what to say in a row."""
+    sides, expected, failed = {}, None, {}
+    for mode in args.modes:
+        try:
+            side, logits = torch_side(net, pictures, args.dtype, mode)
+            expected = logits()  # compiles
+            sides[mode] = side
+        except Exception as error:  # the others are still wanted
+            failed[f"{mode}_failed"] = first_line(error)
+    return sides, expected, failed
+
+
+def network_rows(
+    name: str, pictures: np.ndarray, args: argparse.Namespace, record: Record, rates: dict[str, float]
+) -> None:
+    """A row for each form of attention; of networks without it one."""
+    net = torch_network(name)
+    state = {key: tensor.numpy().copy() for key, tensor in net.state_dict().items()}
+    sides, expected, failed = torch_sides(net, pictures, args)
+    flops = 2e9 * NETWORKS[name] * args.batch * (args.size / 224) ** 2
+    transformer = name.startswith("vit")
+    for attention in args.attention if transformer else ["xla"]:
+        row: dict[str, Any] = {"network": name, "dtype": args.dtype, "pictures": args.batch}
+        row |= ({"attention": attention} if transformer else {}) | failed
+        try:
+            ours, logits = jax_side(name, state, pictures, args.dtype, attention)
+            if expected is not None:
+                row["apart"] = float(np.abs(logits() - expected).max() / np.abs(expected).max())
+                if not row["apart"] < APART:
+                    raise ValueError(f"the logits are {row['apart']:.2g} of the largest one apart")
+            times = take_turns({"kdhash": ours, **sides}, rounds=args.rounds, seconds=args.seconds)
+        except Exception as error:  # cuDNN's attention is there for some sizes and GPUs only
+            record.add(**row, failed=first_line(error))
+            continue
+        ms = times["kdhash"]["ms"]
+        record.add(
+            **row,
+            kdhash_ms=ms,
+            kdhash_per_s=1e3 * args.batch / ms,
+            **{f"{mode}_ms": times[mode]["ms"] for mode in sides},
+            **{f"ratio_{mode}": ratio(times, mode, "kdhash") for mode in sides},
+            of_matmul=1e3 * flops / ms / rates[args.dtype],
+            rounds={side: turns["rounds"] for side, turns in times.items()},
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -127,39 +177,7 @@ def main() -> None:
     record = Record(args.json, ceilings=rates)
     pictures = np.random.default_rng(0).normal(size=(args.batch, args.size, args.size, 3)).astype(np.float32)
     for name in args.networks:
-        net = torch_network(name)
-        state = {key: tensor.numpy().copy() for key, tensor in net.state_dict().items()}
-        sides: dict[str, Side] = {}
-        for mode in args.modes:
-            sides[mode], logits = torch_side(net, pictures, args.dtype, mode)
-            expected = logits()  # compiles
-        flops = 2e9 * NETWORKS[name] * args.batch * (args.size / 224) ** 2
-        transformer = name.startswith("vit")
-        for attention in args.attention if transformer else ["xla"]:
-            row = {"network": name, "dtype": args.dtype, "pictures": args.batch}
-            row |= {"attention": attention} if transformer else {}
-            try:
-                ours, logits = jax_side(name, state, pictures, args.dtype, attention)
-                outputs = logits()
-            except (
-                Exception
-            ) as error:  # cuDNN's is there for some sizes and GPUs only; the other rows are still wanted
-                record.add(
-                    **row, failed=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
-                )
-                continue
-            times = take_turns({"kdhash": ours, **sides}, rounds=args.rounds, seconds=args.seconds)
-            ms = times["kdhash"]["ms"]
-            record.add(
-                **row,
-                kdhash_ms=ms,
-                kdhash_per_s=1e3 * args.batch / ms,
-                **{f"{mode}_ms": times[mode]["ms"] for mode in args.modes},
-                **{f"ratio_{mode}": ratio(times, mode, "kdhash") for mode in args.modes},
-                of_matmul=1e3 * flops / ms / rates[args.dtype],
-                apart=float(np.abs(outputs - expected).max() / np.abs(expected).max()),
-                rounds={side: turns["rounds"] for side, turns in times.items()},
-            )
+        network_rows(name, pictures, args, record, rates)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,14 @@ and adds to the row on which kinds of kernels its time went, as `kernels.py` tel
 import argparse
 import os
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from kernels import kinds, longest
-from measure import Record, Side, ceilings, device_options, ratio, set_devices, take_turns
+from measure import Record, Side, ceilings, device_options, first_line, ratio, set_devices, take_turns
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet20": ("resnet_cifar", {"depth": 20}),
@@ -182,85 +183,110 @@ class Torch:
 
 def network_rows(args: argparse.Namespace, network: str, record: Record, rates: dict[str, float]) -> None:
     """Measures all losses and dtypes of a network: one backbone in PyTorch, so that it is compiled once a dtype and mode."""
-    import jax
     import torch
     import torch_twins
 
     torch.compiler.reset()
     backbone = torch_twins.Backbone(network, MEAN, STD)
-    flops, read, written = torch_twins.forward_work(backbone, SIZE)
     compiled = {
         mode: torch.compile(backbone, mode=MODES[mode], dynamic=False)
         for mode in args.modes
         if mode != "eager"
     }
     for loss in args.losses:
-        raw = make_batch(loss, args.pictures)
-        start = time.perf_counter()
-        with ThreadPoolExecutor() as pool:
-            # in the background: XLA compiles kdhash's steps while PyTorch's are checked and compiled
-            made = {
-                dtype: pool.submit(first_step, network, loss, dtype, raw)
-                for dtype in {"float32", *args.dtypes}
-            }
-            ours, losses, _ = made["float32"].result()
-            theirs = Torch(backbone, loss, raw, ours.arrays)
-            eager = theirs.side("float32")
-            expected = [eager(1) or float(theirs.loss.detach()) for _ in losses]
-            apart = max(abs(a - b) / abs(b) for a, b in zip(losses, expected, strict=True))
-            if not apart < APART:
-                record.add(
-                    network=network, loss=loss, failed=f"losses {losses} in kdhash, {expected} in PyTorch"
-                )
-                continue
-            sides: dict[str, dict[str, Side]] = {dtype: {} for dtype in args.dtypes}
-            seconds: dict[str, dict[str, float]] = {dtype: {} for dtype in args.dtypes}
-            for dtype in args.dtypes:
-                for mode in args.modes:
-                    head = None if mode == "eager" else torch.compile(theirs.head, dynamic=False)
-                    side = theirs.side(dtype, compiled.get(mode), head)
-                    began = time.perf_counter()
-                    side(1)
-                    seconds[dtype][mode] = round(time.perf_counter() - began, 1)
-                    sides[dtype][mode] = side
-            for dtype in args.dtypes:
-                step, _, seconds[dtype]["kdhash"] = made[dtype].result()
-                sides[dtype]["kdhash"] = step.run
-        prepared = time.perf_counter() - start
+        try:
+            loss_rows(args, network, loss, backbone, compiled, record, rates)
+        except Exception as error:  # such as too little memory: the other rows are still wanted
+            traceback.print_exc()
+            record.add(network=network, loss=loss, pictures=args.pictures, failed=first_line(error))
+
+
+def loss_rows(
+    args: argparse.Namespace,
+    network: str,
+    loss: str,
+    backbone: Any,
+    compiled: dict[str, Any],
+    record: Record,
+    rates: dict[str, float],
+) -> None:
+    """A row for each dtype. `compiled`: PyTorch's backbone by mode."""
+    import torch
+    import torch_twins
+
+    flops, read, written = torch_twins.forward_work(backbone, SIZE)
+    raw = make_batch(loss, args.pictures)
+    start = time.perf_counter()
+    with ThreadPoolExecutor() as pool:
+        # in the background: XLA compiles kdhash's steps while PyTorch's are checked and compiled
+        made = {
+            dtype: pool.submit(first_step, network, loss, dtype, raw) for dtype in {"float32", *args.dtypes}
+        }
+        ours, losses, _ = made["float32"].result()
+        theirs = Torch(backbone, loss, raw, ours.arrays)
+        eager = theirs.side("float32")
+        expected = [eager(1) or float(theirs.loss.detach()) for _ in losses]
+        apart = max(abs(a - b) / abs(b) for a, b in zip(losses, expected, strict=True))
+        if not apart < APART:
+            record.add(network=network, loss=loss, failed=f"losses {losses} in kdhash, {expected} in PyTorch")
+            return
+        sides: dict[str, dict[str, Side]] = {dtype: {} for dtype in args.dtypes}
+        seconds: dict[str, dict[str, float]] = {dtype: {} for dtype in args.dtypes}
         for dtype in args.dtypes:
-            times = take_turns(sides[dtype], rounds=args.rounds, seconds=args.seconds)
-            width = 2 if dtype == "bfloat16" else 4
-            flop_ms = 3e3 * flops * args.pictures / rates[dtype]
-            byte_ms = 1e3 * (3 * read + 11 * written) * width * args.pictures / rates["bandwidth"]
-            ms = times["kdhash"]["ms"]
-            record.add(
-                network=network,
-                loss=loss,
-                dtype=dtype,
-                pictures=args.pictures,
-                kdhash_ms=ms,
-                kdhash_per_s=1e3 * args.pictures / ms,
-                **{f"{mode}_ms": times[mode]["ms"] for mode in args.modes},
-                **{f"ratio_{mode}": ratio(times, mode, "kdhash") for mode in args.modes},
-                **{
-                    f"cpu_ratio_{mode}": times[mode]["cpu_ms"] / times["kdhash"]["cpu_ms"]
-                    for mode in args.modes
-                    if theirs.device == "cpu"
-                },
-                flop_floor_ms=flop_ms,
-                byte_floor_ms=byte_ms,
-                of_floor=max(flop_ms, byte_ms) / ms,
-                of_matmul=flop_ms / ms,
-                apart=apart,
-                first_step_s=seconds[dtype],
-                prepared_s=round(prepared, 1),
-                rounds={name: side["rounds"] for name, side in times.items()},
-            )
-            if args.trace:
-                folder = args.trace / f"{network}-{loss}-{dtype}"
-                with jax.profiler.trace(str(folder)):
-                    sides[dtype]["kdhash"](TRACED)
-                record.amend(kernels=kinds(folder, TRACED), longest=longest(folder, TRACED, 20))
+            for mode in args.modes:
+                head = None if mode == "eager" else torch.compile(theirs.head, dynamic=False)
+                side = theirs.side(dtype, compiled.get(mode), head)
+                began = time.perf_counter()
+                side(1)
+                seconds[dtype][mode] = round(time.perf_counter() - began, 1)
+                sides[dtype][mode] = side
+        for dtype in args.dtypes:
+            step, _, seconds[dtype]["kdhash"] = made[dtype].result()
+            sides[dtype]["kdhash"] = step.run
+    prepared = time.perf_counter() - start
+    for dtype in args.dtypes:
+        times = take_turns(sides[dtype], rounds=args.rounds, seconds=args.seconds)
+        width = 2 if dtype == "bfloat16" else 4
+        flop_ms = 3e3 * flops * args.pictures / rates[dtype]
+        byte_ms = 1e3 * (3 * read + 11 * written) * width * args.pictures / rates["bandwidth"]
+        ms = times["kdhash"]["ms"]
+        record.add(
+            network=network,
+            loss=loss,
+            dtype=dtype,
+            pictures=args.pictures,
+            kdhash_ms=ms,
+            kdhash_per_s=1e3 * args.pictures / ms,
+            **{f"{mode}_ms": times[mode]["ms"] for mode in args.modes},
+            **{f"ratio_{mode}": ratio(times, mode, "kdhash") for mode in args.modes},
+            **{
+                f"cpu_ratio_{mode}": times[mode]["cpu_ms"] / times["kdhash"]["cpu_ms"]
+                for mode in args.modes
+                if theirs.device == "cpu"
+            },
+            flop_floor_ms=flop_ms,
+            byte_floor_ms=byte_ms,
+            of_floor=max(flop_ms, byte_ms) / ms,
+            of_matmul=flop_ms / ms,
+            apart=apart,
+            first_step_s=seconds[dtype],
+            prepared_s=round(prepared, 1),
+            rounds={name: side["rounds"] for name, side in times.items()},
+        )
+        if args.trace:
+            record.amend(**traced(sides[dtype]["kdhash"], args.trace / f"{network}-{loss}-{dtype}"))
+
+
+def traced(side: Side, folder: Path) -> dict[str, Any]:
+    """On which kernels the time of some steps goes, or why that cannot be told: on some machines only root may trace a GPU."""
+    import jax
+
+    try:
+        with jax.profiler.trace(str(folder)):
+            side(TRACED)
+        return {"kernels": kinds(folder, TRACED), "longest": longest(folder, TRACED, 20)}
+    except Exception as error:  # the other rows are still wanted
+        return {"trace_failed": first_line(error)}
 
 
 def first_step(

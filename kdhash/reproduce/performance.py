@@ -57,6 +57,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "ratio_compile": "torch.compile / kdhash",
         "ratio_autotune": "max-autotune / kdhash",
         "of_matmul": "of the matrix rate",
+        "apart": "apart",
     },
     "pipeline": {
         "devices": "devices",
@@ -93,8 +94,9 @@ def blocks(results: Path) -> dict[str, Callable[[], str]]:
     for benchmark in COLUMNS:
         found[f"{FOLDER}/{CPU}/{benchmark}"] = partial(of_cpu, results, benchmark)
         found[f"{FOLDER}/accelerators/{benchmark}"] = partial(of_accelerators, results, benchmark)
+    # Of a CPU, kernels run side by side, and docs/scale.md has the engines.
     for name in ("kernels", "engines"):
-        del found[f"{FOLDER}/{CPU}/{name}"]  # threads side by side; docs/search.md
+        del found[f"{FOLDER}/{CPU}/{name}"]
     return found | {f"{FOLDER}/runs": partial(whole_runs, results)}
 
 
