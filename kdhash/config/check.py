@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from kdhash.absent import absent_field
 from kdhash.config.brcd import brcd_problems
 from kdhash.config.dmth import dmth_problems
-from kdhash.config.fields import is_seed
+from kdhash.config.fields import flat, is_seed
 from kdhash.config.kdcmh import kdcmh_problems
 from kdhash.teachers.registry import DTYPES
 
@@ -40,6 +40,10 @@ def check_config(config: ConfigDict, *, devices: int) -> None:
 
 
 def _problems(config: ConfigDict, devices: int) -> Iterator[str]:
+    empty = [name for name, value in flat(config).items() if value is None]
+    if empty:
+        yield f"config.{empty[0]} is None; give it a value, or its fields if it is a group: see configs/"
+        return
     if config.method not in METHODS:
         yield f"config.method is {config.method!r}; choose one of {', '.join(METHODS)}"
         return

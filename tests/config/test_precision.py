@@ -27,6 +27,8 @@ def shipped(name):
         ("quickstart", "remat", "yes", "config.remat is 'yes'; give True or False"),
         ("brcd_scratch", "remat", True, "no network that is trained here is made of blocks"),
         ("quickstart", "teacher.forms.attention.heads", 0, "heads is 0; give a whole number from 1 on"),
+        ("brcd_cifar10", "features", None, "config.features is None; give it a value, or its fields"),
+        ("quickstart", "student.schedule.epochs", None, "config.student.schedule.epochs is None; give it a"),
     ],
 )
 def test_mistakes(name, field, value, message):
@@ -92,6 +94,6 @@ def test_a_misspelt_field_of_ones_own_config_is_named():
 def test_a_mistake_of_ours_is_not_called_one_of_the_config():
     config = shipped("quickstart")
     with config.ignore_type():
-        config.features = None
-    with pytest.raises(AttributeError, match="'NoneType' object has no attribute"):
+        config.features = 3
+    with pytest.raises(AttributeError, match="'int' object has no attribute"):
         check_config(config, devices=1)
