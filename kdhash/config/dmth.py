@@ -14,11 +14,10 @@ from kdhash.config.fields import (
 )
 from kdhash.methods.dmth import CROSS_ENTROPY, OBJECTIVES
 from kdhash.models.backbones import BACKBONES
-from kdhash.teachers.views import recipe_of
+from kdhash.teachers.views import PICTURE_VIEWS, recipe_of
 
 FUSIONS = ("mean", "concat", "attention", "global")
 STUDENT_ROWS = ("plain", "best_single", "fused")
-PICTURE_VIEWS = ("original", "flip")  # that a picture has by itself; all others are drawn by its row
 
 
 def dmth_problems(config: ConfigDict, devices: int) -> Iterator[str]:

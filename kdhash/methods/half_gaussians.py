@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from kdhash.losses.unsupervised import BIN_WIDTH, BINS, FIRST_EDGE, HalfGaussians
+from kdhash.losses.unsupervised import BIN_WIDTH, HalfGaussians
 
 # Values and how often each of them counts.
 Weighted = tuple[Float[np.ndarray, "*shape"], int]
@@ -64,17 +64,6 @@ def fit_streamed(blocks: Iterable[Weighted], *, first_edge: float, bins: int) ->
         for side, count in zip(sides, (left, right), strict=True)
     ]
     return StreamedFit(HalfGaussians(mode, *stds), histogram, left, right, lowest, highest)
-
-
-def fit_cosine_distances(features: Float[np.ndarray, "items width"], *, chunk: int = 1024) -> StreamedFit:
-    """`kdhash.losses.fit_half_gaussians` of the cosine distances of all pairs, each item with itself (0) included."""
-    unit = unit_rows64(features)
-
-    def distances() -> Iterator[Weighted]:
-        yield np.zeros(len(unit)), 1
-        yield from off_diagonal(lambda rows, columns: 1 - unit[rows] @ unit[columns].T, len(unit), chunk)
-
-    return fit_streamed(distances(), first_edge=FIRST_EDGE, bins=BINS)
 
 
 def off_diagonal(block: Callable[[slice, slice], np.ndarray], count: int, chunk: int) -> Iterator[Weighted]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from kdhash.data.augment import color_jitter, random_flip, resized_crop
 from kdhash.data.contrast import contrast_view
 
+PICTURE_VIEWS = ("original", "flip")  # that a picture has by itself; all others are drawn by its row
 # What numbered views are made with; part of the cache's identity.
 RECIPES: dict[str, dict[str, Any]] = {
     "augment": {
@@ -32,10 +33,10 @@ def recipe_of(view: str) -> dict[str, Any] | None:
     numbered = re.fullmatch(rf"({'|'.join(RECIPES)})\d+", view)
     if numbered:
         return RECIPES[numbered[1]]
-    if view in ("original", "flip"):
+    if view in PICTURE_VIEWS:
         return None
     raise ValueError(
-        f"no view is called {view!r}; choose from original, flip, augment1, augment2, ..., contrast1, contrast2, ..."
+        f"no view is called {view!r}; choose from {', '.join(PICTURE_VIEWS)}, augment1, augment2, ..., contrast1, contrast2, ..."
     )
 
 

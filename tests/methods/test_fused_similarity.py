@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdhash import losses
+from kdhash.losses.unsupervised import BINS, FIRST_EDGE
 from kdhash.methods.cca import fit_cca, fit_cca_itq
 from kdhash.methods.fused_similarity import (
     FusedSimilarity,
@@ -16,7 +17,7 @@ from kdhash.methods.fused_similarity import (
     similarity_threshold,
     weighted_similarity,
 )
-from kdhash.methods.half_gaussians import fit_cosine_distances, fit_streamed
+from kdhash.methods.half_gaussians import fit_streamed, off_diagonal, unit_rows64
 
 WEIGHTS = (0.4, 0.3, 0.3)
 
@@ -123,7 +124,13 @@ def test_features_that_are_not_pairs_are_an_error():
 @pytest.mark.parametrize("chunk", [17, 1024])
 def test_ssdhs_fit_is_that_of_its_oracle(oracle, case, chunk):
     o = {key[3:]: value for key, value in oracle("crossmodal").items() if key.startswith(case + ".")}
-    fit = fit_cosine_distances(o["features"], chunk=chunk)
+    unit = unit_rows64(o["features"])
+
+    def distances():
+        yield np.zeros(len(unit)), 1  # of each item with itself
+        yield from off_diagonal(lambda rows, columns: 1 - unit[rows] @ unit[columns].T, len(unit), chunk)
+
+    fit = fit_streamed(distances(), first_edge=FIRST_EDGE, bins=BINS)
     np.testing.assert_array_equal(fit.histogram, o["histogram"])
     assert (fit.left_count, fit.right_count) == (o["n_left"], o["n_right"])
     mode, left_std, right_std = fit.gaussians
