@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.weights_dir = ""
     config.cache_dir = ""
     config.compilation_cache_dir = ""  # empty: .jax_cache beside the workdir; "off": none
+    config.data_cache_dir = ""  # of decoded pictures; empty: .data_cache beside the workdir; "off": none
 
     # Data and protocol: see the README. Epochs are chosen on pictures held out of training.
     config.dataset = "cifar10"

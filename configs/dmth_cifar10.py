@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.weights_dir = "weights"
     config.cache_dir = ""  # of teacher features; empty: workdir/features
     config.compilation_cache_dir = ""  # empty: .jax_cache beside the workdir; "off": none
+    config.data_cache_dir = ""  # of decoded pictures; empty: .data_cache beside the workdir; "off": none
 
     # Data and protocol (cifar10-1, cifar10-2, holdout; see the README).
     config.dataset = "cifar10"

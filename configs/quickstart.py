@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.weights_dir = "weights"
     config.cache_dir = ""
     config.compilation_cache_dir = ""  # empty: .jax_cache beside the workdir; "off": none
+    config.data_cache_dir = ""  # of decoded pictures; empty: .data_cache beside the workdir; "off": none
 
     config.dataset = "digits"
     config.image_size = 8

@@ -3,10 +3,11 @@
 import hashlib
 import os
 import platform
-import stat
 from pathlib import Path
 
 import jax
+
+from kdhash.beside import place_of
 
 FOLDER = ".jax_cache"
 # To compile, for a program to be kept. JAX's own is 1: a small run has dozens that take less.
@@ -18,26 +19,14 @@ def keep_programs(folder: str, workdir: str) -> None:
     'off'. Where JAX_COMPILATION_CACHE_DIR is set, JAX keeps them there.
 
     Within the folder each kind of processor has its own: JAX's key holds its version, flags and devices, but of a CPU only
-    that it is one, and a program for another CPU's instructions may end the process.
+    that it is one, and a program for another CPU's instructions may end the process. (What a stranger put there would be run.)
     """
-    if folder == "off" or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return
-    beside = Path(os.path.abspath(workdir)).parent
-    place = Path(folder) if folder else beside / FOLDER
-    if not folder and beside.exists() and (not os.access(beside, os.W_OK) or _of_a_stranger(place)):
+    place = place_of(folder, workdir, FOLDER)
+    if place is None or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     jax.config.update("jax_compilation_cache_dir", str(place / processor()))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
-
-
-def _of_a_stranger(place: Path) -> bool:
-    """Whether another user made `place` in a folder that all can write to, such as /tmp: what lies there would be executed."""
-    return (
-        place.exists()
-        and bool(place.parent.stat().st_mode & stat.S_IWOTH)
-        and place.stat().st_uid != os.getuid()
-    )
 
 
 def processor() -> str:

@@ -18,4 +18,5 @@ NOT_COMPUTED = (
     "profile",
     "remat",
     "compilation_cache_dir",
+    "data_cache_dir",
 )

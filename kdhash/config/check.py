@@ -71,8 +71,9 @@ def _common_problems(config: ConfigDict) -> Iterator[str]:
         yield f"config.evaluate.ks is {config.evaluate.ks}; it must hold 0 (mAP over the whole database) and nothing below"
     if not isinstance(remat := config.get("remat", False), bool):
         yield f"config.remat is {remat!r}; give True or False"
-    if not isinstance(folder := config.get("compilation_cache_dir", ""), str):
-        yield f"config.compilation_cache_dir is {folder!r}; give a folder, '' for .jax_cache beside the workdir, or 'off'"
+    for field, name in (("compilation_cache_dir", ".jax_cache"), ("data_cache_dir", ".data_cache")):
+        if not isinstance(folder := config.get(field, ""), str):
+            yield f"config.{field} is {folder!r}; give a folder, '' for {name} beside the workdir, or 'off'"
     for field, dtype in (
         ("dtype", config.get("dtype", "float32")),
         ("features.dtype", config.features.get("dtype", "float32")),

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float32
 
 from kdhash.data.pair_features import ENDINGS, FeatureFile, read_feature_file
 from kdhash.data.pictures import fit_square
-from kdhash.data.sources import READ_ROWS, ArrayImages, ImageSource, TfdsImages, _find_version, _ranges
+from kdhash.data.sources import READ_ROWS, ArrayImages, ImageSource, TfdsImages, _ranges, find_version
 
 TEXT_FEATURES = ("captions", "caption", "text")  # in the order of preference
 LABEL_FEATURES = ("labels", "tags", "label")
@@ -101,7 +101,7 @@ def load_pairs(name: str, data_dir: str | Path, *, image_size: int | None = None
         if files:
             return _from_features(folder.name, folder, read_feature_file(files), image_size)
     try:
-        folder = _find_version(name, root)
+        folder = find_version(name, root)
     except FileNotFoundError:
         there = {path.relative_to(root).parts[0] for path in root.glob("*/**/dataset_info.json")}
         there |= {path.name for path in root.iterdir() if path.suffix in ENDINGS}

@@ -188,7 +188,7 @@ def load_dataset(
     """
     if name == "digits":
         return _load_digits(image_size)
-    folder = _find_version(name, data_dir)
+    folder = find_version(name, data_dir)
     import tensorflow_datasets as tfds  # at call time: half a second that not every command needs
 
     builder = tfds.builder_from_directory(folder)
@@ -280,7 +280,7 @@ def _load_digits(image_size: int | None) -> ImageDataset:
     )
 
 
-def _find_version(name: str, data_dir: str | Path | None) -> Path:
+def find_version(name: str, data_dir: str | Path | None) -> Path:
     prepare = (
         "prepare one with `python -m kdhash prepare cifar10 --download --data-dir DIR` "
         "or `python -m kdhash prepare folder PICTURES --name NAME --data-dir DIR`"

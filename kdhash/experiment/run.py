@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 import kdhash
+from kdhash.beside import place_of
 from kdhash.config import ConfigError, check_config
-from kdhash.data import Protocol, load_dataset, load_pairs, make_pair_protocol, make_protocol
+from kdhash.data import Protocol, load_pairs, make_pair_protocol, make_protocol
+from kdhash.data.decoded import FOLDER, load_decoded
 from kdhash.experiment.brcd_run import run_brcd
 from kdhash.experiment.check_hashers import check_hashers
 from kdhash.experiment.check_pairs import check_pairs
@@ -27,7 +29,7 @@ from kdhash.experiment.teacher import (
 )
 from kdhash.experiment.train_row import curves_of
 from kdhash.experiment.workdir import claim, computed, fingerprint, keep_protocol
-from kdhash.processes import agree, by_first, check_shared, together
+from kdhash.processes import agree, by_first, check_shared, first, together
 from kdhash.report import table_text, write_report
 from kdhash.teachers.registry import Teacher
 from kdhash.training.mapping import data_mesh
@@ -47,7 +49,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     """The run of a workdir, new or begun before; raises ConfigError as `run` does."""
     mesh, workdir = data_mesh(), Path(workdir)
     start = time.perf_counter()
-    dataset, protocol = together(lambda: _checked_data(config, mesh.devices.size))
+    dataset, protocol = together(lambda: _checked_data(config, workdir, mesh.devices.size))
     agree({"version": kdhash.__version__, "config": fingerprint(computed(config))[:12]})
     agree({"data set": dataset.fingerprint[:12], "split": protocol.checksum[:12]})
     by_first(lambda: _claim(workdir, config, protocol))
@@ -57,9 +59,9 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     return this
 
 
-def _checked_data(config: ConfigDict, devices: int) -> tuple[Any, Protocol]:
+def _checked_data(config: ConfigDict, workdir: Path, devices: int) -> tuple[Any, Protocol]:
     check_config(config, devices=devices)
-    dataset, protocol = _data(config)
+    dataset, protocol = _data(config, workdir)
     if config.method == "dmth":
         check_student(config, dataset)
     if config.method == "brcd":
@@ -75,7 +77,7 @@ def _claim(workdir: Path, config: ConfigDict, protocol: Protocol) -> None:
     keep_protocol(workdir, protocol)
 
 
-def _data(config: ConfigDict) -> tuple[Any, Protocol]:
+def _data(config: ConfigDict, workdir: Path) -> tuple[Any, Protocol]:
     if config.method == "kdcmh":
         pairs = load_pairs(config.dataset, config.data_dir, image_size=config.image_size)
         options = {"seed": config.protocol_seed, "train": config.train, "validation": config.validation}
@@ -84,7 +86,10 @@ def _data(config: ConfigDict) -> tuple[Any, Protocol]:
         except ValueError as error:
             fields = "config.protocol, config.train and config.validation"
             raise ConfigError(f"{fields} do not suit {config.dataset!r}: {error}") from error
-    dataset = load_dataset(config.dataset, config.data_dir, image_size=config.image_size)
+    folder = place_of(config.get("data_cache_dir", ""), workdir, FOLDER)
+    dataset = load_decoded(
+        config.dataset, config.data_dir, folder, image_size=config.image_size, write=first()
+    )
     protocol = make_protocol(
         config.protocol, dataset, seed=config.protocol_seed, validation_per_class=config.validation_per_class
     )

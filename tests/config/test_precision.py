@@ -27,6 +27,12 @@ def shipped(name):
         ("quickstart", "remat", "yes", "config.remat is 'yes'; give True or False"),
         ("brcd_scratch", "remat", True, "no network that is trained here is made of blocks"),
         ("quickstart", "teacher.forms.attention.heads", 0, "heads is 0; give a whole number from 1 on"),
+        (
+            "quickstart",
+            "data_cache_dir",
+            3,
+            "config.data_cache_dir is 3; give a folder, '' for .data_cache beside",
+        ),
         ("brcd_cifar10", "features", None, "config.features is None; give it a value, or its fields"),
         ("quickstart", "student.schedule.epochs", None, "config.student.schedule.epochs is None; give it a"),
     ],

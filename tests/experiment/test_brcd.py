@@ -171,7 +171,7 @@ def test_labels_of_queries_choose_nothing(tmp_path, weights, monkeypatch):
     config.hasher.schedule.epochs = 3.0  # a checkpoint after each: there is something to choose
     found = {}
     for name, dataset in (("true", digits), ("permuted", dataclasses.replace(digits, labels=labels))):
-        monkeypatch.setattr("kdhash.experiment.run.load_dataset", lambda *_, dataset=dataset, **__: dataset)
+        monkeypatch.setattr("kdhash.experiment.run.load_decoded", lambda *_, dataset=dataset, **__: dataset)
         rows = results_of(run(config.lock(), tmp_path / name))["rows"]
         found[name] = {row["name"]: row["metrics"] for row in rows}
     for row in ("teacher", "brcd"):

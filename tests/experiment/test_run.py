@@ -11,6 +11,7 @@ import pytest
 
 from kdhash.config import ConfigError, check_config, flat
 from kdhash.data import load_dataset, load_protocol
+from kdhash.data.write_tfds import encode_png, write_dataset
 from kdhash.experiment import run as job
 from kdhash.experiment.online_teacher import online_answer
 from kdhash.experiment.run import open_run, run, train_dmth
@@ -156,14 +157,14 @@ def test_data_that_have_changed_are_refused_and_nothing_is_touched(finished_run,
     for message, fields in changed.items():
         other = dataclasses.replace(digits, **fields)
         with monkeypatch.context() as patch:
-            patch.setattr(job, "load_dataset", lambda *_, other=other, **__: other)
+            patch.setattr(job, "load_decoded", lambda *_, other=other, **__: other)
             with pytest.raises(ConfigError, match=f"(?s)choose a new --workdir.*\n{message}"):
                 run(small(), workdir)
     assert as_it_is(workdir) == before
 
 
 def test_a_damaged_split_is_named(tmp_path):
-    dataset, protocol = job._data(small())
+    dataset, protocol = job._data(small(), tmp_path / "run")
     keep_protocol(tmp_path, protocol)
     assert keep_protocol(tmp_path, protocol).checksum == protocol.checksum
     about = json.loads((tmp_path / "protocol.json").read_text())
@@ -255,6 +256,39 @@ def test_every_config_is_complete_and_knows_its_command(path):
     assert any(field.endswith("schedule.epochs") for field in fields)
     assert all(value is not None for value in fields.values())
     assert "python -m kdhash.main" in path.read_text() or "launch/" in path.read_text()
+
+
+def test_decoded_pictures_are_kept_beside_the_workdir(tmp_path, monkeypatch):
+    pictures = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+
+    def examples(split):
+        for number in range(20):
+            place = number + 20 * (split == "test")
+            example = {"id": f"{split}{number}", "image": encode_png(pictures[place]), "label": number % 2}
+            yield number, example
+
+    write_dataset(
+        tmp_path / "data",
+        "tiny",
+        "1.0.0",
+        image_shape=(8, 8, 3),
+        label_names={"label": ["a", "b"]},
+        splits={split: examples(split) for split in ("train", "test")},
+        about={},
+    )
+    config = small()
+    config.dataset, config.data_dir, config.image_size = "tiny", str(tmp_path / "data"), 8
+    config.protocol, config.validation_per_class = "holdout", 5
+    first = job._data(config, tmp_path / "runs" / "a")
+    monkeypatch.setattr("kdhash.data.decoded.load_dataset", None)
+    second = job._data(config, tmp_path / "runs" / "b")
+    assert first[1].checksum == second[1].checksum
+    rows = np.arange(40)
+    np.testing.assert_array_equal(second[0].images[rows], first[0].images[rows])
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".data_cache"]
+    config.data_cache_dir = "off"
+    with pytest.raises(TypeError):  # reads anew, and cannot
+        job._data(config, tmp_path / "runs" / "a")
 
 
 def test_half_done_work_on_other_inputs_is_removed(tmp_path):
