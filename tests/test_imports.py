@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "progress": (),
     "serve": ("retrieval", "export", "data"),
     "absent": (),
+    "beside": (),
+    "compilation": ("beside",),
     "config": ("models", "teachers", "methods", "absent"),
 }
 FORBIDDEN = {"tensorflow", "torch", "clu"}

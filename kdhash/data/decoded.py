@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-import tempfile
+import time
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,10 @@ import kdhash
 from kdhash.data.sources import ArrayImages, ImageDataset, find_version, load_dataset
 
 FOLDER = ".data_cache"
+MOST = 4  # files of a data set, should its own files change at every start
+ABANDONED_SECONDS = 3600  # since a file that was never finished was written to
+# What decides over pixels, rows and their order, beside the data set's files.
+CODE = tuple(Path(__file__).with_name(name) for name in ("decoded.py", "pictures.py", "sources.py"))
 
 
 def load_decoded(
@@ -24,27 +29,30 @@ def load_decoded(
     image_size: int | None = None,
     write: bool = True,
 ) -> ImageDataset:
-    """`load_dataset`, in memory; what it read is kept in `folder` and read from there the next time. None keeps nothing, and
-    without `write`, for all processes but one, nothing is added.
+    """`load_dataset`, in memory; what it read is kept in `folder` and read from there the next time. None keeps nothing. Of
+    several processes one alone may `write`.
 
-    What is kept belongs to the data set's files as they are, by path, size and times, and to this version of kdhash and Pillow:
-    where one of these has changed, the records are read anew. A file that is damaged, or cannot be written, costs time alone and
-    is told of. Raises as `load_dataset`.
+    What is kept belongs to the data set's files as they are, by path, size and times, and to the code that read them: where
+    one of these has changed, the records are read anew. A file that cannot be read or written costs time alone and is told of.
+    Raises as `load_dataset`.
     """
     if folder is None or name == "digits":
         return load_dataset(name, data_dir, image_size=image_size)
-    path = folder / f"{_identity(find_version(name, data_dir), image_size)}.npz"
+    path = folder / f"{name.replace('/', '-')}-{_identity(find_version(name, data_dir), image_size)}.npz"
+    say = print if write else lambda *_, **__: None
     if path.is_file():
         try:
             return _read(path)
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            print(f"{path} is damaged ({error}): the data set is read anew", flush=True)
+        # RuntimeError: of zipfile, for what it takes for encrypted or compressed
+        except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+            say(f"{path} cannot be read ({error}): the data set is read anew", flush=True)
     dataset = load_dataset(name, data_dir, image_size=image_size)
     try:
         if write:
             _write(path, dataset)
+            _tidy(path, name)
     except OSError as error:
-        print(f"{path} cannot be written ({error}): the next start reads the data set again", flush=True)
+        say(f"{path} cannot be written ({error}): the next start reads the data set again", flush=True)
     return dataset
 
 
@@ -54,7 +62,8 @@ def _identity(version: Path, image_size: int | None) -> str:
         for path in sorted(version.rglob("*"))
         if path.is_file() and (stat := path.stat())
     ]
-    facts = [kdhash.__version__, PIL.__version__, str(version.resolve()), files, image_size]
+    code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in CODE]
+    facts = [kdhash.__version__, PIL.__version__, code, str(version.resolve()), files, image_size]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
@@ -64,35 +73,44 @@ def _write(path: Path, dataset: ImageDataset) -> None:
         "class_names": dataset.class_names,
         "splits": {name: [rows.start, rows.stop] for name, rows in dataset.splits.items()},
         "fingerprint": dataset.fingerprint,
+        "ids": list(dataset.ids),
     }
     assert isinstance(dataset.images, ArrayImages)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(".partial", dir=path.parent)  # of a name that no other run takes
+    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")  # of a name that no other run takes
     try:
-        with open(handle, "wb") as file:
-            np.savez(
-                file,
-                about=np.array(json.dumps(about)),
-                labels=dataset.labels,
-                ids=np.array(dataset.ids),
-                pictures=dataset.images.pictures,
-            )
+        with partial.open("xb") as file:
+            encoded = np.frombuffer(json.dumps(about).encode(), np.uint8)
+            np.savez(file, about=encoded, labels=dataset.labels, pictures=dataset.images.pictures)
         os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _tidy(path: Path, name: str) -> None:
+    """Removes older files of the data set beyond MOST, and what runs that were killed have left."""
+    files = path.parent.glob(f"{name.replace('/', '-')}-{'[0-9a-f]' * 24}.npz")
+    kept = sorted(files, key=lambda one: one.stat().st_mtime, reverse=True)
+    abandoned = [
+        one for one in path.parent.glob("*.partial") if one.stat().st_mtime < time.time() - ABANDONED_SECONDS
+    ]
+    for one in [*kept[MOST:], *abandoned]:
+        one.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> ImageDataset:
     with np.load(path, allow_pickle=False) as kept:
-        about, labels, ids, pictures = (kept[name] for name in ("about", "labels", "ids", "pictures"))
-    told = json.loads(str(about))
+        encoded, labels, pictures = (kept[name] for name in ("about", "labels", "pictures"))
+    about = json.loads(encoded.tobytes())
+    rows = [len(about["ids"]), len(labels), len(pictures)]
+    if len(set(rows)) > 1:
+        raise ValueError(f"{rows} rows of ids, labels and pictures")
     return ImageDataset(
-        name=told["name"],
+        name=about["name"],
         images=ArrayImages(pictures),
         labels=labels,
-        ids=ids.tolist(),
-        class_names=tuple(told["class_names"]),
-        splits={name: range(start, stop) for name, (start, stop) in told["splits"].items()},
-        fingerprint=told["fingerprint"],
+        ids=about["ids"],
+        class_names=tuple(about["class_names"]),
+        splits={name: range(start, stop) for name, (start, stop) in about["splits"].items()},
+        fingerprint=about["fingerprint"],
     )
