@@ -15,8 +15,8 @@ LEAST_SECONDS = 0.1
 
 
 def keep_programs(folder: str, workdir: str) -> None:
-    """Lets JAX keep what it compiles from now on: in `folder`; where that is '', beside the workdir, in .jax_cache, unless it is a
-    stranger's, whose programs would be run; nowhere for 'off'. Where JAX_COMPILATION_CACHE_DIR is set, JAX keeps them there.
+    """Lets JAX keep what it compiles from now on: in `folder`; where that is '', beside the workdir, in .jax_cache, unless that
+    is a stranger's, whose programs would be run; nowhere for 'off'. Where JAX_COMPILATION_CACHE_DIR is set, JAX keeps them there.
 
     Within the folder each kind of processor has its own: JAX's key holds its version, flags and devices, but of a CPU only
     that it is one, and a program for another CPU's instructions may end the process.

@@ -9,7 +9,6 @@ import pytest
 
 from kdhash.data import decoded, load_dataset
 from kdhash.data.decoded import load_decoded
-from tests.data.conftest import write_random_dataset
 
 
 @pytest.fixture
@@ -137,8 +136,8 @@ def test_what_nobody_reads_any_more_is_removed(tiny, tmp_path, monkeypatch):
     load_decoded("tiny", tiny[0], tmp_path, image_size=size)
 
 
-def test_others_may_read_what_is_kept_and_ids_may_be_anything(tmp_path):
-    write_random_dataset(tmp_path / "data", ids=lambda split, number: f"{split}/{number}\0é" + "x" * number)
+def test_others_may_read_what_is_kept_and_ids_may_be_anything(tmp_path, write_random):
+    write_random(tmp_path / "data", ids=lambda split, number: f"{split}/{number}\0é" + "x" * number)
     expected = load_dataset("tiny", tmp_path / "data")
     before = os.umask(0o022)
     try:
