@@ -1,5 +1,6 @@
 """Spoilt queries against a clean database: how far mAP@all falls for teachers and students of a finished DMTH run."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def measure(config: ConfigDict, workdir: Path, *, queries: int = 0) -> dict[str,
     """Scores of the fused teacher, of the best single one and of all students of the run in `workdir`: 'rows' with 'metrics'
     {'clean': mAP@all, 'jpeg 75': ..., ...}. `queries`: so many of the protocol's, in its order; 0 for all.
     """
+    start = time.perf_counter()
     run = open_run(config, workdir)
     # what is trained already needs no views to validate with
     run.config.features.views = ("original", "flip")
@@ -67,6 +69,7 @@ def measure(config: ConfigDict, workdir: Path, *, queries: int = 0) -> dict[str,
             "device": run.mesh.devices.flat[0].device_kind,
             "jax": jax.__version__,
         },
+        "seconds": {"robustness": round(time.perf_counter() - start, 1)},
         "best_single": single.name if single else None,
         "rows": [
             {"group": groups[name], "name": name, "seeds": [config.seed], "metrics": found}

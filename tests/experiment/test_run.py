@@ -119,6 +119,7 @@ def test_spoilt_queries_score_as_reported_where_they_are_clean(finished_run):
         assert list(found[name])[:4] == ["clean", "jpeg 75", "jpeg 50", "jpeg 25"]
         assert found[name]["occlusion 8"][0] < found[name]["clean"][0]  # nothing is left of eight pixels
     assert measured["best_single"] in reported
+    assert measured["seconds"]["robustness"] > 0
     assert found["best single teacher"]["clean"][0] == pytest.approx(
         reported[measured["best_single"]], abs=1e-3
     )
