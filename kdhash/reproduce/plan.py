@@ -80,8 +80,9 @@ def _each_seed(group: str, config: str, fields: dict[str, Any], seeds: Sequence[
 HEADS = ("single", "single_mirrored", "mean_mirrored", "concat_mirrored", "global", "attention")
 FUSED = {"teacher.rows": HEADS, "evaluate.baselines": False}
 FEW_HEADS = FUSED | {"bits": 64, "teacher.rows": ("single", "attention")}
-# Students at 64 bits only: they take most of the time.
-NO_STUDENTS = {"student.rows": ()}
+# At other widths than 64 bits; students take most of the time.
+NO_STUDENTS: dict[str, Any] = {"student.rows": ()}
+TWO_STUDENTS: dict[str, Any] = {"student.rows": ("plain", "fused")}
 # 4,500 training pictures instead of 45,000.
 SMALL = {
     "protocol": "cifar10-1",
@@ -113,11 +114,18 @@ TIME_ALONE = {"student.weights.logits": 0.0, "student.rows": ("fused",)}
 
 
 def _by_bits(
-    prefix: str, config: str, fields: dict[str, Any], seeds: Sequence[int], bits: Sequence[int] = BITS
+    prefix: str,
+    config: str,
+    fields: dict[str, Any],
+    seeds: Sequence[int],
+    *,
+    bits: Sequence[int] = BITS,
+    students: dict[str, Any] = NO_STUDENTS,
 ) -> list[Planned]:
+    """All students at 64 bits, `students` at other widths."""
     runs = []
     for count in bits:
-        more = {"bits": count} | ({} if count == 64 else NO_STUDENTS)
+        more = {"bits": count} | ({} if count == 64 else students)
         runs += _each_seed(f"{prefix}-{count}bits", config, FUSED | fields | more, seeds)
     return runs
 
@@ -133,7 +141,7 @@ def _dmth_resnets(seeds: Sequence[int]) -> list[Planned]:
 def _dmth_imagenet(seeds: Sequence[int]) -> list[Planned]:
     cifar10 = {"dataset": "cifar10", "protocol": "cifar10-1", "validation_per_class": 50}
     return [
-        *_by_bits("cifar10-1", "dmth_cifar100", cifar10, seeds),
+        *_by_bits("cifar10-1", "dmth_cifar100", cifar10, seeds, students=TWO_STUDENTS),
         *_by_bits("cifar100", "dmth_cifar100", {}, seeds),
         *_each_seed("cifar100-64bits-probabilities", "dmth_cifar100", FEW_HEADS | PROBABILITIES, seeds),
         *_each_seed("cifar100-64bits-time", "dmth_cifar100", FEW_HEADS | PROBABILITIES | TIME_ALONE, seeds),
