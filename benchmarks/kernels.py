@@ -12,7 +12,7 @@ threads work side by side, the kinds' times are thread time, and what is idle is
 import argparse
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,22 +74,30 @@ def covered(events: Iterable[Event]) -> float:
     return total
 
 
-def kinds(folder: Path, steps: int) -> list[dict[str, Any]]:
-    """Of a trace of so many steps: kind, number and ms a step, share; the largest first. Raises as `events_of`."""
-    events, accelerator = events_of(folder)
-    count = Counter(kind_of(event.name) for event in events)
+def spent_on(
+    events: Iterable[Event], kind: Callable[[str], str], steps: int, most: int | None = None
+) -> list[dict[str, Any]]:
+    """kind of a kernel's name, number and ms a step, share of all; the largest first, `most` of them."""
     spent: Counter[str] = Counter()
+    count: Counter[str] = Counter()
     for event in events:
-        spent[kind_of(event.name)] += event.end - event.start
-    rows: list[dict[str, Any]] = [
+        spent[kind(event.name)] += event.end - event.start
+        count[kind(event.name)] += 1
+    return [
         {
-            "kind": kind,
-            "number": count[kind] / steps,
+            "kind": name,
+            "number": count[name] / steps,
             "ms": 1e-6 * time / steps,
             "share": time / spent.total(),
         }
-        for kind, time in spent.most_common()
+        for name, time in spent.most_common(most)
     ]
+
+
+def kinds(folder: Path, steps: int) -> list[dict[str, Any]]:
+    """Of a trace of so many steps: where the time went by kind of kernel, and what of it was idle. Raises as `events_of`."""
+    events, accelerator = events_of(folder)
+    rows = spent_on(events, kind_of, steps)
     if accelerator:
         idle = events[-1].end - events[0].start - covered(events)
         rows.append({"kind": "idle", "ms": 1e-6 * idle / steps})
@@ -97,16 +105,8 @@ def kinds(folder: Path, steps: int) -> list[dict[str, Any]]:
 
 
 def longest(folder: Path, steps: int, most: int) -> list[dict[str, Any]]:
-    """The kernels by name that took longest: kind (the name), number and ms a step."""
-    events, _ = events_of(folder)
-    count = Counter(event.name for event in events)
-    spent: Counter[str] = Counter()
-    for event in events:
-        spent[event.name] += event.end - event.start
-    return [
-        {"kind": f"`{name[:120]}`", "number": count[name] / steps, "ms": 1e-6 * time / steps}
-        for name, time in spent.most_common(most)
-    ]
+    """The kernels by name that took longest. Raises as `events_of`."""
+    return spent_on(events_of(folder)[0], lambda name: f"`{name[:120]}`", steps, most)
 
 
 def main() -> None:

@@ -70,6 +70,7 @@ JOBS: dict[str, dict[str, Job]] = {
         ),
         "teachers": Job("teachers.py --modes eager --batch 16 --rounds 3", 300),
         "pipeline": Job("pipeline.py --steps 20", 120),
+        "decode": Job("decode.py --sizes 32 64 256 --threads-tried 0 8", 120),
         "pipeline_divided": Job("pipeline.py --host-devices 8 --steps 30", 120),
         "losses": Job(
             f"losses.py --items 8192 --modes eager --rounds 3 --seconds .1 --cubic-items 0 --losses {TWINS}",

@@ -50,7 +50,7 @@ def load_decoded(
     try:
         if write:
             _write(path, dataset)
-            _tidy(path, name)
+            _tidy(path)
     except OSError as error:
         say(f"{path} cannot be written ({error}): the next start reads the data set again", flush=True)
     return dataset
@@ -87,9 +87,9 @@ def _write(path: Path, dataset: ImageDataset) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _tidy(path: Path, name: str) -> None:
+def _tidy(path: Path) -> None:
     """Removes older files of the data set beyond MOST, and what runs that were killed have left."""
-    files = path.parent.glob(f"{name.replace('/', '-')}-{'[0-9a-f]' * 24}.npz")
+    files = path.parent.glob(f"{path.stem.rpartition('-')[0]}-{'[0-9a-f]' * 24}.npz")
     kept = sorted(files, key=lambda one: one.stat().st_mtime, reverse=True)
     abandoned = [
         one for one in path.parent.glob("*.partial") if one.stat().st_mtime < time.time() - ABANDONED_SECONDS

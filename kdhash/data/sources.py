@@ -5,7 +5,6 @@ TensorFlow Datasets' ArrayRecord folders are opened from disk alone (no catalogu
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -134,8 +133,7 @@ class TfdsImages:
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._pool is None:
-                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-                self._pool = ThreadPoolExecutor(min(DECODE_THREADS, cores or 1), thread_name_prefix="decode")
+                self._pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
             return self._pool
 
 

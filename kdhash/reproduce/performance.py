@@ -68,6 +68,12 @@ COLUMNS: dict[str, dict[str, str]] = {
         "idle": "idle",
         "fetch_per_s": "input alone, pictures/s",
     },
+    "decode": {
+        "format": "format",
+        "size": "pixels a side",
+        "threads": "threads",
+        "us": "µs a picture",
+    },
     "engines": {
         "engine": "engine",
         "load": "load s",
@@ -94,9 +100,9 @@ def blocks(results: Path) -> dict[str, Callable[[], str]]:
     for benchmark in COLUMNS:
         found[f"{FOLDER}/{CPU}/{benchmark}"] = partial(of_cpu, results, benchmark)
         found[f"{FOLDER}/accelerators/{benchmark}"] = partial(of_accelerators, results, benchmark)
-    # Of a CPU, kernels run side by side, and docs/scale.md has the engines.
-    for name in ("kernels", "engines"):
-        del found[f"{FOLDER}/{CPU}/{name}"]
+    # Of a CPU, kernels run side by side, and docs/scale.md has the engines; no accelerator decodes.
+    for name in (f"{CPU}/kernels", f"{CPU}/engines", "accelerators/decode"):
+        del found[f"{FOLDER}/{name}"]
     return found | {f"{FOLDER}/runs": partial(whole_runs, results)}
 
 
