@@ -64,10 +64,12 @@ JOBS: dict[str, dict[str, Job]] = {
             900,
         ),
         "training_divided": Job(
-            "training.py --host-devices 8 --networks resnet8 resnet20 --losses dmth --modes eager --rounds 3 "
+            "training.py --host-devices 8 --networks resnet8 resnet20 mobilenet_v2 resnet18 --modes eager --rounds 7 "
             "--seconds .1",
-            300,
+            900,
         ),
+        "order": Job("order.py", 300),
+        "order_divided": Job("order.py --host-devices 8", 300),
         "teachers": Job("teachers.py --modes eager --batch 16 --rounds 3", 300),
         "pipeline": Job("pipeline.py --steps 20", 120),
         "decode": Job("decode.py --sizes 32 64 256 --threads-tried 0 8", 120),

@@ -36,6 +36,17 @@ COLUMNS: dict[str, dict[str, str]] = {
         "ms": "ms a step",
         "share": "share",
     },
+    "order": {
+        "devices": "devices",
+        "network": "network",
+        "own_ms": "XLA's own order ms",
+        "fewest_ms": "fewest bytes ms",
+        "ratio": "own / fewest",
+        "cpu_ratio": "by processor time",
+        "own_mb": "own MB",
+        "fewest_mb": "fewest MB",
+        "same": "same numbers",
+    },
     "losses": {
         "loss": "loss",
         "items": "items",
@@ -100,8 +111,8 @@ def blocks(results: Path) -> dict[str, Callable[[], str]]:
     for benchmark in COLUMNS:
         found[f"{FOLDER}/{CPU}/{benchmark}"] = partial(of_cpu, results, benchmark)
         found[f"{FOLDER}/accelerators/{benchmark}"] = partial(of_accelerators, results, benchmark)
-    # Of a CPU, kernels run side by side, and docs/scale.md has the engines; no accelerator decodes.
-    for name in (f"{CPU}/kernels", f"{CPU}/engines", "accelerators/decode"):
+    # Of a CPU, kernels run side by side, and docs/scale.md has the engines; no accelerator decodes or is divided.
+    for name in (f"{CPU}/kernels", f"{CPU}/engines", "accelerators/decode", "accelerators/order"):
         del found[f"{FOLDER}/{name}"]
     return found | {f"{FOLDER}/runs": partial(whole_runs, results)}
 

@@ -13,7 +13,16 @@ from kdhash.methods.interface import Method
 from kdhash.methods.kdcmh import djsrh, two_towers
 from kdhash.models.hasher import Hasher
 from kdhash.models.two_towers import TwoTowers
-from kdhash.training.mapping import AXIS, data_mesh, make_encode, make_train_step, put_batch, replicate
+from kdhash.training.mapping import (
+    AXIS,
+    FEWEST_BYTES,
+    data_mesh,
+    make_encode,
+    make_train_step,
+    put_batch,
+    replicate,
+    step_options,
+)
 from kdhash.training.state import create_state, make_optimizer
 
 BATCH = 32
@@ -118,6 +127,25 @@ def test_loss_gradient_and_statistics_equal_those_of_one_device(reference, mappi
 def test_unknown_mapping_is_an_error():
     with pytest.raises(ValueError, match=r"config\.mapping"):
         make_train_step(student(), optax.sgd(1.0), seed=0, mesh=data_mesh(), mapping="vmap")
+
+
+def test_a_step_on_a_divided_cpu_holds_fewer_bytes_in_the_order_it_is_compiled_for():
+    method, optimizer, mesh = student(widths=(16, 16)), optax.sgd(1.0), data_mesh(jax.devices()[:2])
+    state = replicate(create_state(method, optimizer, batch_of(), 0), mesh)
+    step = make_train_step(method, optimizer, seed=1, mesh=mesh)
+    lowered = step.lower(state, put_batch(batch_of(), mesh))
+    ours, others = (
+        lowered.compile(),
+        lowered.compile({"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_DEFAULT"}),
+    )
+    assert ours.memory_analysis().temp_size_in_bytes < others.memory_analysis().temp_size_in_bytes
+
+
+def test_an_order_is_asked_for_where_a_cpu_is_divided_and_xla_knows_it(monkeypatch):
+    assert step_options(data_mesh()) == FEWEST_BYTES
+    assert step_options(data_mesh(jax.devices()[:1])) == {}
+    monkeypatch.setattr("kdhash.training.mapping.FEWEST_BYTES", {"xla_cpu_no_such_option": "1"})
+    assert step_options.__wrapped__(data_mesh()) == {}
 
 
 def test_encode_gives_every_row_once_whatever_the_batch_size():
