@@ -70,6 +70,8 @@ JOBS: dict[str, dict[str, Job]] = {
         ),
         "order": Job("order.py", 300),
         "order_divided": Job("order.py --host-devices 8", 300),
+        "order_divided_4": Job("order.py --host-devices 4 --networks resnet20", 120),
+        "order_divided_16": Job("order.py --host-devices 16 --networks resnet20", 120),
         "teachers": Job("teachers.py --modes eager --batch 16 --rounds 3", 300),
         "pipeline": Job("pipeline.py --steps 20", 120),
         "decode": Job("decode.py --sizes 32 64 256 --threads-tried 0 8", 120),

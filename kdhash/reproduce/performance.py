@@ -45,7 +45,6 @@ COLUMNS: dict[str, dict[str, str]] = {
         "cpu_ratio": "by processor time",
         "own_mb": "own MB",
         "fewest_mb": "fewest MB",
-        "same": "same numbers",
     },
     "losses": {
         "loss": "loss",

@@ -92,11 +92,16 @@ def raised_anywhere(mesh: Mesh, delay: int) -> Callable[[bool], bool]:
 
 @cache
 def step_options(mesh: Mesh) -> dict[str, str]:
-    """What XLA is told when it compiles a training step: `FEWEST_BYTES` where a CPU is divided into devices, if XLA knows it."""
-    if mesh.devices.flat[0].platform != "cpu" or len(mesh.local_devices) == 1:
+    """What XLA is told when it compiles a training step: `FEWEST_BYTES` where a CPU is divided into devices, if XLA knows it.
+
+    The same in all processes, whose programs must agree.
+    """
+    processes = {one.process_index for one in mesh.devices.flat}
+    if mesh.devices.flat[0].platform != "cpu" or mesh.devices.size == len(processes):
         return {}
     try:
-        jax.jit(lambda x: x, compiler_options=FEWEST_BYTES).lower(0.0).compile()
+        with jax.default_device(mesh.local_devices[0]):
+            jax.jit(lambda x: x, compiler_options=FEWEST_BYTES).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:  # an option of XLA's own, which another version may call otherwise
         return {}
     return FEWEST_BYTES
@@ -116,8 +121,9 @@ def make_train_step(
     them. With a `table` of arrays [rows, ...] on every device ('jit' only) the batch holds `ROW`, and is looked up there.
 
     All randomness is drawn from `seed`, the step and the example's place in the global batch. For 'pmap' the method must
-    have been made with axis_name='data'. The state passed in is donated. `microbatches` above 1: as many parts of the batch go
-    through the network one after the other (`cached_gradients`); each must be divisible by the number of devices.
+    have been made with axis_name='data'. The state passed in is donated. A step on a divided CPU has options of its own for the
+    compiler and cannot be part of another jitted function. `microbatches` above 1: as many parts of the batch go through the
+    network one after the other (`cached_gradients`); each must be divisible by the number of devices.
     """
 
     def keys_of(step: jax.Array, count: int) -> jax.Array:
