@@ -27,9 +27,7 @@ class Ordered:
 
         lowered = step.step.lower(step.state, step.batch)
         self.program = lowered.compile({"xla_cpu_scheduler_type": order})
-        self.state = jax.tree.map(
-            lambda x: x.copy(), step.state
-        )  # the program is given its state to overwrite
+        self.state = jax.tree.map(lambda x: x.copy(), step.state)  # a step overwrites it
         self.batch = step.batch
 
     def run(self, calls: int) -> None:
