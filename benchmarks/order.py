@@ -16,17 +16,15 @@ import numpy as np
 from measure import Record, device_options, ratio, set_devices, take_turns
 from training import NETWORKS, Kdhash, make_batch
 
-ORDERS = {"own": "CPU_SCHEDULER_TYPE_DEFAULT", "fewest": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-
 
 class Ordered:
-    """A step of kdhash in a given order, from its own copy of the first parameters."""
+    """A step of kdhash, compiled with the options of an order, from its own copy of the first parameters."""
 
-    def __init__(self, step: Kdhash, order: str):
+    def __init__(self, step: Kdhash, options: dict[str, str]):
         import jax
 
         lowered = step.step.lower(step.state, step.batch)
-        self.program = lowered.compile({"xla_cpu_scheduler_type": order})
+        self.program = lowered.compile(options)
         self.state = jax.tree.map(lambda x: x.copy(), step.state)  # a step overwrites it
         self.batch = step.batch
 
@@ -39,8 +37,11 @@ class Ordered:
 def compare(network: str, loss: str, pictures: int, rounds: int, seconds: float) -> dict[str, Any]:
     import jax
 
+    from kdhash.training.mapping import FEWEST_BYTES
+
+    orders = {"own": dict.fromkeys(FEWEST_BYTES, "CPU_SCHEDULER_TYPE_DEFAULT"), "fewest": FEWEST_BYTES}
     step = Kdhash(network, loss, "float32", make_batch(loss, pictures))
-    sides = {name: Ordered(step, order) for name, order in ORDERS.items()}
+    sides = {name: Ordered(step, options) for name, options in orders.items()}
     for side in sides.values():
         side.run(3)
     if not all(map(np.array_equal, *(jax.tree.leaves(side.state.params) for side in sides.values()))):
@@ -51,10 +52,10 @@ def compare(network: str, loss: str, pictures: int, rounds: int, seconds: float)
         "network": network,
         "loss": loss,
         "pictures": pictures,
-        **{f"{name}_ms": times[name]["ms"] for name in ORDERS},
+        **{f"{name}_ms": times[name]["ms"] for name in orders},
         "ratio": ratio(times, "own", "fewest"),
         "cpu_ratio": times["own"]["cpu_ms"] / times["fewest"]["cpu_ms"],
-        **{f"{name}_mb": memory[name].temp_size_in_bytes / 1e6 for name in ORDERS},
+        **{f"{name}_mb": memory[name].temp_size_in_bytes / 1e6 for name in orders},
     }
 
 

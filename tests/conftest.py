@@ -56,7 +56,7 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def oracle():
     """`oracle('metrics')` -> dict of the arrays of SHARED/oracles/metrics.npz: numbers of independent programs."""
 

@@ -16,7 +16,7 @@ from kdhash.serve.app import make_app
 from tests.serve.stand_ins import ProjectionModel, digits, encoded, write_digits
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def index_folder(tmp_path_factory):
     """120 digits with labels, tags, numbers and thumbnails. Read-only: tests that write make their own."""
     folder = tmp_path_factory.mktemp("serve")
@@ -24,12 +24,12 @@ def index_folder(tmp_path_factory):
     return folder / "index"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def index(index_folder):
     return open_index(index_folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def picture():
     """The PNG file of item 7."""
     return encoded(digits(8)[0][7])
