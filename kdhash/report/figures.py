@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 COLORS = {
     "teacher": "#56B4E9",
@@ -128,29 +129,44 @@ def retrieval_grid(grid: dict[str, Any], class_names: list[str]) -> bytes:
     """A query a line, its nearest pictures to the right: a tick and a frame for the right class, a cross for a wrong one."""
     queries, results = np.asarray(grid["queries"]), np.asarray(grid["results"])
     rows, columns = results.shape[:2]
-    figure = Figure(figsize=(1.0 * (columns + 1.4), 1.22 * rows), layout="constrained")
-    cells = figure.subplots(rows, columns + 1, squeeze=False)
+    side, across, down = 1.0, 1.08, 1.22  # inches: a picture, and from one to the next
+    figure, axes = canvas(across * (columns + 1), down * rows)
     for i in range(rows):
-        label = int(grid["query_labels"][i])
-        show_picture(cells[i, 0], queries[i], class_names[label], "#333333", 2.5)
+        label, top = int(grid["query_labels"][i]), i * down + 0.18
+        show_picture(axes, queries[i], (0.03, top, side), class_names[label], "#333333", 2.5)
         for j in range(columns):
             found = int(grid["result_labels"][i][j])
             right = found == label
             caption = f"{'✓' if right else '✗ ' + class_names[found]} {int(grid['distances'][i][j])}"
+            place = (0.03 + (j + 1) * across, top, side)
             show_picture(
-                cells[i, j + 1], results[i, j], caption, RIGHT if right else WRONG, 2.0 if right else 3.0
+                axes, results[i, j], place, caption, RIGHT if right else WRONG, 2.0 if right else 3.0
             )
     return png(figure)
 
 
-def show_picture(axes, picture: np.ndarray, caption: str, color: str, width: float) -> None:
-    """A picture in a frame of `color` and `width` points, its caption above."""
-    axes.imshow(picture, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_title(caption, fontsize=7, color=color, pad=2, parse_math=False)
-    for side in axes.spines.values():
-        side.set(color=color, linewidth=width)
+def canvas(width: float, height: float):
+    """An empty figure of so many inches, and its axes, which are in inches from its upper left corner."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    axes.axis("off")
+    return figure, axes
+
+
+def show_picture(
+    axes, picture: np.ndarray, place: tuple[float, float, float], caption: str, color: str, width: float
+) -> None:
+    """A picture on a `canvas` in a frame of `color` and `width` points, its caption above.
+
+    place: left, top and side of the frame, in inches. (Axes for each picture take several times as long.)
+    """
+    left, top, side = place
+    axes.imshow(picture, extent=(left, left + side, top + side, top), interpolation="nearest", aspect="auto")
+    axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=color, linewidth=width))
+    middle = left + side / 2
+    axes.text(
+        middle, top - 0.04, caption, fontsize=7, color=color, ha="center", va="bottom", parse_math=False
+    )
 
 
 def _figure(xlabel: str, ylabel: str):

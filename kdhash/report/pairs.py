@@ -4,9 +4,8 @@ import textwrap
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from kdhash.report.figures import RIGHT, WRONG, png, show_picture
+from kdhash.report.figures import RIGHT, WRONG, canvas, png, show_picture
 
 OWN = "#0072B2"  # the query's own other half
 CHARACTERS = 95
@@ -19,21 +18,16 @@ def text_to_image(found: dict[str, Any]) -> bytes:
     'other' where that is not known.
     """
     rows, columns = np.asarray(found["distances"]).shape
-    figure = Figure(figsize=(1.25 * columns, 1.75 * rows), layout="constrained")
-    for part, text, pictures, marks, distances in zip(
-        figure.subfigures(rows, 1, squeeze=False)[:, 0],
-        found["texts"],
-        found["pictures"],
-        found["marks"],
-        found["distances"],
-        strict=True,
-    ):
-        part.suptitle(_shortened(text), fontsize=9, ha="left", x=0.01, parse_math=False)
-        for axes, picture, mark, distance in zip(
-            part.subplots(1, columns, squeeze=False)[0], pictures, marks, distances, strict=True
-        ):
-            color, sign = _look(mark)
-            show_picture(axes, picture, f"{sign} {int(distance)}", color, 3.0 if mark == "own" else 2.0)
+    side, across, down = 1.17, 1.25, 1.75  # inches: a picture, and from one to the next
+    figure, axes = canvas(across * columns, down * rows)
+    for i in range(rows):
+        text = _shortened(found["texts"][i])
+        axes.text(0.05, i * down + 0.08, text, fontsize=9, va="top", parse_math=False)
+        for j in range(columns):
+            color, sign = _look(found["marks"][i][j])
+            place = (0.04 + j * across, i * down + 0.46, side)
+            caption, width = f"{sign} {int(found['distances'][i][j])}", 3.0 if sign == "★" else 2.0
+            show_picture(axes, found["pictures"][i][j], place, caption, color, width)
     return png(figure)
 
 
@@ -44,25 +38,15 @@ def image_to_text(found: dict[str, Any]) -> bytes:
     'other' where that is not known.
     """
     rows, lines = np.asarray(found["distances"]).shape
-    figure = Figure(figsize=(9, max(1.3, 0.25 * lines) * rows), layout="constrained")
-    cells = figure.subplots(rows, 2, squeeze=False, width_ratios=(1, 7))
+    down = max(1.3, 0.25 * lines)
+    figure, axes = canvas(9, down * rows)
     for i in range(rows):
-        show_picture(cells[i, 0], found["pictures"][i], "", "#333333", 2.0)
-        cells[i, 1].axis("off")
+        show_picture(axes, found["pictures"][i], (0.04, i * down + 0.05, 1.15), "", "#333333", 2.0)
         for j in range(lines):
             color, sign = _look(found["marks"][i][j])
             text = f"{sign} {int(found['distances'][i][j]):3d}   {_shortened(found['texts'][i][j])}"
-            y = 1 - (j + 0.5) / lines
-            cells[i, 1].text(
-                0,
-                y,
-                text,
-                color=color,
-                fontsize=9,
-                va="center",
-                transform=cells[i, 1].transAxes,
-                parse_math=False,
-            )
+            y = i * down + 0.05 + (j + 0.5) / lines * (down - 0.15)
+            axes.text(1.35, y, text, color=color, fontsize=9, va="center", parse_math=False)
     return png(figure)
 
 

@@ -16,7 +16,7 @@ import pytest
 from kdhash.methods.interface import Method
 from kdhash.training.checkpoints import Checkpoints
 from kdhash.training.loop import Schedule, TrainingFailed, train
-from kdhash.training.mapping import data_mesh
+from kdhash.training.mapping import data_mesh, replicate
 from kdhash.training.metric_log import FILE, MetricLog, read_metrics
 from kdhash.training.trace import Profile
 
@@ -126,6 +126,21 @@ def test_saving_a_step_twice_is_an_error(tmp_path):
         checkpoints.save(1, {"w": jnp.ones(2)}, 0.0)
         with pytest.raises(RuntimeError, match="step 1 was not written"):
             checkpoints.save(1, {"w": jnp.zeros(2)}, 0.0)
+
+
+def test_a_state_on_eight_devices_is_saved_without_compiling_and_as_it_was(tmp_path, caplog):
+    mesh = data_mesh()
+    state = replicate({"w": np.arange(48.0, dtype=np.float32).reshape(16, 3)}, mesh)
+    with Checkpoints(tmp_path, mesh) as checkpoints:
+        with jax.log_compiles():
+            checkpoints.save(1, state)
+            assert "Compiling" not in caplog.text
+            erased = jax.jit(lambda tree: jax.tree.map(jnp.zeros_like, tree), donate_argnums=0)(state)
+        assert "Compiling" in caplog.text
+        restored = checkpoints.restore(1, erased)
+    np.testing.assert_array_equal(restored["w"], np.arange(48.0).reshape(16, 3))
+    assert restored["w"].sharding == erased["w"].sharding
+    assert (erased["w"] == 0).all()
 
 
 def test_log_drops_lines_after_the_step_it_resumes_from_and_a_half_line(tmp_path):
