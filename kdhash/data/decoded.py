@@ -18,7 +18,9 @@ FOLDER = ".data_cache"
 MOST = 4  # files of a data set, should its own files change at every start
 ABANDONED_SECONDS = 3600  # since a file that was never finished was written to
 # What decides over pixels, rows and their order, beside the data set's files.
-CODE = tuple(Path(__file__).with_name(name) for name in ("decoded.py", "pictures.py", "sources.py"))
+CODE = tuple(
+    Path(__file__).with_name(name) for name in ("decoded.py", "decoders.py", "pictures.py", "sources.py")
+)
 
 
 def load_decoded(

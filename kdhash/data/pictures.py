@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,21 @@ def decode_picture(data: bytes | Path, size: int | None = None) -> UInt8[np.ndar
     """
     rgb = open_rgb(data)
     return np.asarray(rgb if size is None else fit_square(rgb, size))
+
+
+def decode_pictures(
+    encoded: Sequence[bytes], shape: tuple[int, int, int], size: int | None = None
+) -> UInt8[np.ndarray, "n h w 3"]:
+    """`decode_picture` of each, in order. Raises as it does, and ValueError where one is not of `shape`."""
+    pictures = np.empty((len(encoded), *shape), np.uint8)
+    for place, data in enumerate(encoded):
+        picture = decode_picture(data, size)
+        if picture.shape != shape:
+            raise ValueError(
+                f"a picture of {picture.shape} in a data set of {shape}; give image_size to bring all to one size"
+            )
+        pictures[place] = picture
+    return pictures
 
 
 def open_rgb(data: bytes | Path) -> Image.Image:

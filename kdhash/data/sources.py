@@ -6,7 +6,8 @@ TensorFlow Datasets' ArrayRecord folders are opened from disk alone (no catalogu
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ import numpy as np
 from jaxtyping import Int, Int32, Int64, UInt8
 from PIL import Image
 
-from kdhash.data.pictures import decode_picture, fit_square
+from kdhash.data.decoders import decode_by_processes, processes_for
+from kdhash.data.pictures import decode_pictures, fit_square
 from kdhash.data.stratify import hash_order
 
 DECODE_THREADS = 8
 # Smaller pictures are decoded by one thread: they are done so soon that threads would only wait for Python's lock.
 THREADED_PIXELS = 64 * 64
+WORTH_PROCESSES = 10_000  # small pictures that take as long as processes need to start
 READ_ROWS = 2048
 
 
@@ -109,26 +112,22 @@ class TfdsImages:
 
     def decode(self, encoded: Sequence[bytes]) -> UInt8[np.ndarray, "n h w 3"]:
         """The pictures of encoded bytes, in order. Raises ValueError where one has another size."""
-        pictures = np.empty((len(encoded), *self._image_shape), np.uint8)
+        if self._small():
+            return decode_pictures(encoded, self._image_shape, self.size)
+        parts = [encoded[start : start + 64] for start in range(0, len(encoded), 64)]
+        decoded = self._threads().map(lambda part: decode_pictures(part, self._image_shape, self.size), parts)
+        return np.concatenate([np.empty((0, *self._image_shape), np.uint8), *decoded])
 
-        def fill(start: int) -> None:
-            for place in range(start, min(start + 64, len(encoded))):
-                picture = decode_picture(encoded[place], self.size)
-                if picture.shape != self._image_shape:
-                    raise ValueError(
-                        f"a picture of {picture.shape} in a data set of {self._image_shape}; "
-                        "give image_size to bring all to one size"
-                    )
-                pictures[place] = picture
+    def decode_blocks(self, blocks: Iterable[Sequence[bytes]]) -> Iterator[UInt8[np.ndarray, "n h w 3"]]:
+        """`decode` of each, in order; of many small pictures by several processes."""
+        count = processes_for() if self._small() and len(self) >= WORTH_PROCESSES else 0
+        if not count:
+            return map(self.decode, blocks)
+        return decode_by_processes(blocks, self._image_shape, self.size, count)
 
+    def _small(self) -> bool:
         height, width, _ = self._image_shape
-        parts = range(0, len(encoded), 64)
-        if self.size is None and height * width < THREADED_PIXELS:
-            for start in parts:
-                fill(start)
-        else:
-            list(self._threads().map(fill, parts))
-        return pictures
+        return self.size is None and height * width < THREADED_PIXELS
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
@@ -226,20 +225,27 @@ def load_dataset(
     digest.update(json.dumps(header).encode())
     labels = np.empty(len(images), np.int32)
     ids: list[str] = []
-    pictures = np.empty((len(images) if in_memory else 0, *images.image_shape), np.uint8)
-    for split, source in zip(split_names, sources, strict=True):
-        for start in range(0, len(source), READ_ROWS):
-            first = len(ids)
-            records = source.__getitems__(list(range(start, min(start + READ_ROWS, len(source)))))
-            for record in records:
-                identity = record.get("id", f"{split}/{len(ids)}")
-                identity = identity.decode() if isinstance(identity, bytes) else str(identity)
-                labels[len(ids)] = record["label"]
-                digest.update(f"{identity}\0{record['label']}\0{len(record['image'])}\0".encode())
-                digest.update(record["image"])
-                ids.append(identity)
-            if in_memory:
-                pictures[first : len(ids)] = images.decode([record["image"] for record in records])
+
+    def blocks() -> Iterator[list[bytes]]:
+        for split, source in zip(split_names, sources, strict=True):
+            for start in range(0, len(source), READ_ROWS):
+                records = source.__getitems__(list(range(start, min(start + READ_ROWS, len(source)))))
+                for record in records:
+                    identity = record.get("id", f"{split}/{len(ids)}")
+                    identity = identity.decode() if isinstance(identity, bytes) else str(identity)
+                    labels[len(ids)] = record["label"]
+                    digest.update(f"{identity}\0{record['label']}\0{len(record['image'])}\0".encode())
+                    digest.update(record["image"])
+                    ids.append(identity)
+                yield [record["image"] for record in records]
+
+    if in_memory:
+        pictures, done = np.empty((len(images), *images.image_shape), np.uint8), 0
+        for part in images.decode_blocks(blocks()):
+            pictures[done : done + len(part)] = part
+            done += len(part)
+    else:
+        deque(blocks(), maxlen=0)
 
     if len(ids) and (labels.min() < 0 or labels.max() >= len(class_names)):
         raise ValueError(f"{folder} has labels {labels.min()}..{labels.max()} for {len(class_names)} classes")

@@ -42,7 +42,7 @@ def test_lazily_decoded_is_the_same(tiny):
 
 def test_lazily_decoded_does_not_decode_at_loading(tiny, monkeypatch):
     calls = []
-    monkeypatch.setattr("kdhash.data.sources.decode_picture", lambda *args: calls.append(args))
+    monkeypatch.setattr("kdhash.data.pictures.decode_picture", lambda *args: calls.append(args))
     load_dataset("tiny", tiny[0], in_memory=False)
     assert not calls
 
@@ -208,7 +208,7 @@ def test_subset_fetches_only_what_is_asked_for(tiny, monkeypatch):
     chosen = subset(load_dataset("tiny", tiny[0], in_memory=False), np.arange(10, 40))
     calls = []
     monkeypatch.setattr(
-        "kdhash.data.sources.decode_picture", lambda *args: calls.append(0) or decode_picture(*args)
+        "kdhash.data.pictures.decode_picture", lambda *args: calls.append(0) or decode_picture(*args)
     )
     assert not calls
     chosen.images[np.array([3, 29])]
