@@ -1,4 +1,4 @@
-"""How long pictures take to decode, by format, size and threads: why small ones are decoded by one.
+"""How long pictures take to decode, by format, size and threads: why small ones are decoded by one, or by several processes.
 
     python benchmarks/decode.py
     python benchmarks/decode.py --cifar10 data       # also all 60,000 records of a data set, as a run first reads it
@@ -51,11 +51,18 @@ def seconds(pictures: list[bytes], threads: int) -> float:
 
 
 def whole(record: Record, data_dir: Path) -> None:
-    """All of CIFAR-10, by one thread and by the eight that larger pictures get."""
+    """All of CIFAR-10: by processes, as a run reads it, by one thread, and by the eight that larger pictures get."""
     from kdhash.data import sources
 
-    for threads, pixels in (("inline", sources.THREADED_PIXELS), (sources.DECODE_THREADS, 0)):
-        sources.THREADED_PIXELS = pixels
+    def none() -> int:
+        return 0
+
+    ways = {
+        f"{sources.processes_for()} processes": (sources.processes_for, sources.THREADED_PIXELS),
+        "inline": (none, sources.THREADED_PIXELS),
+        sources.DECODE_THREADS: (none, 0),
+    }
+    for threads, (sources.processes_for, sources.THREADED_PIXELS) in ways.items():
         began = time.perf_counter()
         rows = len(sources.load_dataset("cifar10", data_dir))
         took = time.perf_counter() - began

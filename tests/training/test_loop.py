@@ -51,6 +51,14 @@ def line_fit(fails_at: int | None = None) -> Method:
     )
 
 
+ENVIRONMENT = {
+    "XLA_FLAGS": "",
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,  # each start of a run is of the same programs
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
+
+
 class Lines:
     def __getitem__(self, step):
         x = np.random.default_rng(step).random(8, dtype=np.float32)
@@ -168,7 +176,7 @@ def test_killed_process_ends_in_the_same_parameters_bit_for_bit(tmp_path, mappin
             [sys.executable, str(script), str(folder), mapping],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+            env=os.environ | ENVIRONMENT,
         )
 
     whole = tmp_path / "whole"
