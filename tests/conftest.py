@@ -31,7 +31,7 @@ COMPILED = Path(tempfile.gettempdir()) / f"kdhash-compiled-{os.getpid() if FIRST
 jax.config.update("jax_compilation_cache_dir", str(COMPILED))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-# JAX makes many objects that stay: looking through all of them for garbage as often as Python does took a tenth of the time.
+# JAX makes many objects that stay: to look through all of them for garbage as often as Python does takes a tenth of the time.
 gc.freeze()
 gc.set_threshold(200_000, 20, 100)
 

@@ -25,10 +25,16 @@ def decode_picture(data: bytes | Path, size: int | None = None) -> UInt8[np.ndar
 
 
 def decode_pictures(
-    encoded: Sequence[bytes], shape: tuple[int, int, int], size: int | None = None
+    encoded: Sequence[bytes],
+    shape: tuple[int, int, int],
+    size: int | None = None,
+    out: UInt8[np.ndarray, "n h w 3"] | None = None,
 ) -> UInt8[np.ndarray, "n h w 3"]:
-    """`decode_picture` of each, in order. Raises as it does, and ValueError where one is not of `shape`."""
-    pictures = np.empty((len(encoded), *shape), np.uint8)
+    """`decode_picture` of each, in order; into `out` where given.
+
+    Raises as `decode_picture` does, and ValueError where a picture is not of `shape`.
+    """
+    pictures = np.empty((len(encoded), *shape), np.uint8) if out is None else out
     for place, data in enumerate(encoded):
         picture = decode_picture(data, size)
         if picture.shape != shape:

@@ -17,14 +17,14 @@ import numpy as np
 from jaxtyping import Int, Int32, Int64, UInt8
 from PIL import Image
 
-from kdhash.data.decoders import decode_by_processes, processes_for
+from kdhash.data.decoders import decode_by_processes, decoding_processes
 from kdhash.data.pictures import decode_pictures, fit_square
 from kdhash.data.stratify import hash_order
 
 DECODE_THREADS = 8
-# Smaller pictures are decoded by one thread: they are done so soon that threads would only wait for Python's lock.
+# Smaller pictures are decoded by one thread, or by processes: they are done so soon that threads would wait for Python's lock.
 THREADED_PIXELS = 64 * 64
-WORTH_PROCESSES = 10_000  # small pictures that take as long as processes need to start
+WORTH_PROCESSES = 10_000  # so many take a second or more, and processes half a second to start
 READ_ROWS = 2048
 
 
@@ -112,15 +112,19 @@ class TfdsImages:
 
     def decode(self, encoded: Sequence[bytes]) -> UInt8[np.ndarray, "n h w 3"]:
         """The pictures of encoded bytes, in order. Raises ValueError where one has another size."""
-        if self._small():
-            return decode_pictures(encoded, self._image_shape, self.size)
-        parts = [encoded[start : start + 64] for start in range(0, len(encoded), 64)]
-        decoded = self._threads().map(lambda part: decode_pictures(part, self._image_shape, self.size), parts)
-        return np.concatenate([np.empty((0, *self._image_shape), np.uint8), *decoded])
+        pictures = np.empty((len(encoded), *self._image_shape), np.uint8)
+
+        def fill(start: int) -> None:
+            part = slice(start, start + 64)
+            decode_pictures(encoded[part], self._image_shape, self.size, out=pictures[part])
+
+        starts = range(0, len(encoded), 64)
+        deque(map(fill, starts) if self._small() else self._threads().map(fill, starts), maxlen=0)
+        return pictures
 
     def decode_blocks(self, blocks: Iterable[Sequence[bytes]]) -> Iterator[UInt8[np.ndarray, "n h w 3"]]:
         """`decode` of each, in order; of many small pictures by several processes."""
-        count = processes_for() if self._small() and len(self) >= WORTH_PROCESSES else 0
+        count = decoding_processes() if self._small() and len(self) >= WORTH_PROCESSES else 0
         if not count:
             return map(self.decode, blocks)
         return decode_by_processes(blocks, self._image_shape, self.size, count)

@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -145,7 +146,7 @@ def retrieval_grid(grid: dict[str, Any], class_names: list[str]) -> bytes:
     return png(figure)
 
 
-def canvas(width: float, height: float):
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure of so many inches, and its axes, which are in inches from its upper left corner."""
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
@@ -154,18 +155,28 @@ def canvas(width: float, height: float):
 
 
 def show_picture(
-    axes, picture: np.ndarray, place: tuple[float, float, float], caption: str, color: str, width: float
+    axes: Axes, picture: np.ndarray, cell: tuple[float, float, float], caption: str, color: str, width: float
 ) -> None:
     """A picture on a `canvas` in a frame of `color` and `width` points, its caption above.
 
-    place: left, top and side of the frame, in inches. (Axes for each picture take several times as long.)
+    cell: left, top and side of the square that it is to fill, in inches; one that is not square fills its middle. (Axes for each
+    picture take several times as long.)
     """
-    left, top, side = place
-    axes.imshow(picture, extent=(left, left + side, top + side, top), interpolation="nearest", aspect="auto")
-    axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=color, linewidth=width))
-    middle = left + side / 2
+    left, top, side = cell
+    rows, columns = picture.shape[:2]
+    across, down = (side * length / max(rows, columns) for length in (columns, rows))
+    x, y = left + (side - across) / 2, top + (side - down) / 2
+    axes.imshow(picture, extent=(x, x + across, y + down, y), interpolation="nearest", aspect="auto")
+    axes.add_patch(Rectangle((x, y), across, down, fill=False, edgecolor=color, linewidth=width))
     axes.text(
-        middle, top - 0.04, caption, fontsize=7, color=color, ha="center", va="bottom", parse_math=False
+        left + side / 2,
+        y - 0.04,
+        caption,
+        fontsize=7,
+        color=color,
+        ha="center",
+        va="bottom",
+        parse_math=False,
     )
 
 

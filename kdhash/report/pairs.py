@@ -24,10 +24,11 @@ def text_to_image(found: dict[str, Any]) -> bytes:
         text = _shortened(found["texts"][i])
         axes.text(0.05, i * down + 0.08, text, fontsize=9, va="top", parse_math=False)
         for j in range(columns):
-            color, sign = _look(found["marks"][i][j])
-            place = (0.04 + j * across, i * down + 0.46, side)
-            caption, width = f"{sign} {int(found['distances'][i][j])}", 3.0 if sign == "★" else 2.0
-            show_picture(axes, found["pictures"][i][j], place, caption, color, width)
+            mark = found["marks"][i][j]
+            color, sign = _look(mark)
+            caption, width = f"{sign} {int(found['distances'][i][j])}", 3.0 if mark == "own" else 2.0
+            cell = (0.04 + j * across, i * down + 0.46, side)
+            show_picture(axes, found["pictures"][i][j], cell, caption, color, width)
     return png(figure)
 
 

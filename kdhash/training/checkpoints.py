@@ -23,8 +23,8 @@ NO_SCORE = float("-inf")  # of a state that was saved without being validated
 class Checkpoints:
     """The last and the best checkpoint of one training run, written in the background.
 
-    Each holds the state and its score (larger is better). Of several processes, those that have devices in `mesh` write and read
-    together (None: all). Used as a context manager; leaving it waits for the writes.
+    Each holds the state and its score (larger is better). Of several processes, those that have devices in `mesh` save and read
+    together (None: all), and process 0, which must be among them, writes. Used as a context manager; leaving it waits for that.
     """
 
     def __init__(self, folder: str | Path, mesh: Mesh | None = None):
@@ -47,13 +47,17 @@ class Checkpoints:
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
-            return  # another process is gone, and with it its part of what is being written
+            return  # another process is gone, and none that is left can finish what is being written
         self._manager.wait_until_finished()
         self._manager.close()
 
     def save(self, step: int, state: Any, score: float = NO_SCORE) -> None:
-        """Starts to write `state`, on all devices of the mesh, as `step`. Raises RuntimeError where the step exists already."""
-        # Of arrays on several devices Orbax has each write a slice, for which XLA compiles a program for every shape: seconds.
+        """Starts to write `state`, which every device of the mesh holds, as `step`; what becomes of `state` then does not matter.
+
+        Raises RuntimeError where the step exists already.
+        """
+        # Of arrays on several devices Orbax would have each write a slice, cut by a program that XLA compiles for every shape:
+        # seconds. Copies on the host cost each process twice the state's memory while it is written, and students are small.
         args = ocp.args.Composite(state=ocp.args.StandardSave(jax.device_get(state)))
         if not self._manager.save(step, args=args, metrics={SCORE: score}):
             raise RuntimeError(

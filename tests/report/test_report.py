@@ -137,6 +137,16 @@ def test_dollars_in_captions_and_class_names_are_no_formulas():
     assert pairs.image_to_text(found | {"texts": [[hostile]], "pictures": [picture]})
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(8, 8), (8, 16), (16, 8)])
+def test_pictures_keep_their_shape_and_stay_in_their_cells(rows, columns):
+    _, axes = figures.canvas(4, 3)
+    figures.show_picture(axes, np.zeros((rows, columns, 3), np.uint8), (1, 2, 0.5), "", "#000000", 1.0)
+    left, right, bottom, top = axes.images[0].get_extent()
+    assert (right - left) / (bottom - top) == pytest.approx(columns / rows)
+    assert max(right - left, bottom - top) == pytest.approx(0.5)
+    assert ((left + right) / 2, (bottom + top) / 2) == pytest.approx((1.25, 2.25))
+
+
 def test_the_study_of_masks_says_whose_scores_it_shows(tmp_path):
     results, _ = made_up()
     kept = {"margins": np.array([0.0, 0.5]), "kept": np.array([[1.0, 0.9], [0.5, 0.4]])}

@@ -51,14 +51,6 @@ def line_fit(fails_at: int | None = None) -> Method:
     )
 
 
-ENVIRONMENT = {
-    "XLA_FLAGS": "",
-    "JAX_PLATFORMS": "cpu",
-    "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,  # each start of a run is of the same programs
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-}
-
-
 class Lines:
     def __getitem__(self, step):
         x = np.random.default_rng(step).random(8, dtype=np.float32)
@@ -168,15 +160,21 @@ def test_a_validation_score_that_is_no_number_stops_the_run(tmp_path):
 
 @pytest.mark.parametrize(("mapping", "seconds"), [("jit", (0.4, 1.1)), ("pmap", (0.8,))])
 def test_killed_process_ends_in_the_same_parameters_bit_for_bit(tmp_path, mapping, seconds):
-    """kill -9 at several moments after the first checkpoint, start again until it is through."""
+    """kill -9 at several moments, start again until it is through."""
     script = Path(__file__).with_name("killed_run.py")
+    environment = {
+        "XLA_FLAGS": "",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),  # every start is of the same programs
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
     def start(folder):
         return subprocess.Popen(
             [sys.executable, str(script), str(folder), mapping],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | ENVIRONMENT,
+            env=os.environ | environment,
         )
 
     whole = tmp_path / "whole"
