@@ -4,8 +4,8 @@
     python benchmarks/decode.py --cifar10 data       # also all 60,000 records of a data set, as a run first reads it
 
 `us`: microseconds a picture, the best of three rounds in which the numbers of threads take turns; of a data set each of two, with
-all that reading a record costs. Pictures are smooth noise: PNG
-and lossless WebP, and JPEG of quality 90. 'inline' is the calling thread alone.
+all that reading a record costs. Pictures are smooth noise: PNG and lossless WebP, and JPEG of quality 90. 'inline' is the calling
+thread alone.
 """
 
 import argparse

@@ -139,10 +139,9 @@ def retrieval_grid(grid: dict[str, Any], class_names: list[str]) -> bytes:
             found = int(grid["result_labels"][i][j])
             right = found == label
             caption = f"{'✓' if right else '✗ ' + class_names[found]} {int(grid['distances'][i][j])}"
-            place = (0.03 + (j + 1) * across, top, side)
-            show_picture(
-                axes, results[i, j], place, caption, RIGHT if right else WRONG, 2.0 if right else 3.0
-            )
+            cell = (0.03 + (j + 1) * across, top, side)
+            color, width = (RIGHT, 2.0) if right else (WRONG, 3.0)
+            show_picture(axes, results[i, j], cell, caption, color, width)
     return png(figure)
 
 
