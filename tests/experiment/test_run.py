@@ -313,8 +313,10 @@ def test_a_run_refused_by_its_data_does_not_claim_the_workdir(tmp_path):
 
 
 def test_same_river_under_pmap_and_with_two_views(tmp_path):
-    config = small()
+    config = small().unlock()
     config.mapping = "pmap"
+    del config.teachers.resnet8  # two networks show as much
+    config.evaluate.baselines = False
     config.features.views = ("original", "flip")
     config.teacher.validation_views = ("original", "flip")
     config.teacher.forms.attention.views = ("original", "flip")
